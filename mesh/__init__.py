@@ -1,0 +1,1 @@
+"""The overlay: identity, handshake, sessions, routes."""

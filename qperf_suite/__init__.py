@@ -1,0 +1,1 @@
+"""The measuring suite: guests, topologies, workloads, report."""

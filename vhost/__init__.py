@@ -1,0 +1,1 @@
+"""The vhost-user backend: protocol, sockets, guest memory."""
