@@ -1,1 +1,1 @@
-"""The measuring suite: guests, topologies, workloads, report."""
+"""Measures virtual switches with qperf, mtr and iperf3 in real guests."""
