@@ -1,4 +1,4 @@
-"""The file that holds the private key: 32 bytes in base64 on one line, readable by their owner only."""
+"""Files that hold secrets: 32 bytes in base64 on one line, readable by their owner only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import stat
 
 from mesh.errors import ConfigError
-from mesh.identity import Identity, decode_key
+from mesh.identity import Identity, decode_key, encode_key
 
 _FILE_BYTES_MAX = 1024
 
@@ -14,6 +14,25 @@ _FILE_BYTES_MAX = 1024
 def load_identity(path: str, where: str = "") -> Identity:
     """The identity in a private key file.  Raises ConfigError."""
     return Identity(_load(path, "private key", "make one with: vsw keygen", where))
+
+
+def load_preshared_key(path: str, where: str = "") -> bytes:
+    """32 bytes.  Raises ConfigError."""
+    return _load(path, "preshared key", "make one with: vsw keygen", where)
+
+
+def write_private_key(path: str, seed: bytes) -> None:
+    """Create the file, mode 0600.  Raises ConfigError when it exists or cannot be made."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise ConfigError("the file exists", "choose another name or remove it", path) from None
+    except OSError as error:
+        raise ConfigError(
+            f"the file cannot be made: {error.strerror}", "choose another place", path
+        ) from None
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        file.write(encode_key(seed) + "\n")
 
 
 def _load(path: str, what: str, make: str, where: str) -> bytes:
