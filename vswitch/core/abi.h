@@ -137,8 +137,7 @@ int snapshot_add_bridge(struct snapshot *s, struct fdb *fdb, const uint8_t *rout
  * address: 16 bytes, IPv4 as ::ffff:a.b.c.d and prefix + 96. */
 int snapshot_add_subnet(struct snapshot *s, uint32_t bridge, const uint8_t *address,
                         uint32_t prefix);
-/* bridge < 0: a port of no bridge (the mesh).  Returns the port's index, which is also its
- * number in routes. */
+/* bridge < 0: the port of no bridge, the mesh; at most one.  Routes name the port by its id. */
 int snapshot_add_port(struct snapshot *s, struct port *port, int bridge);
 /* worker polls the queue; a queue has one worker. */
 int snapshot_add_rxq(struct snapshot *s, uint32_t worker, struct rxq *rxq);

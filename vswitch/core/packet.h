@@ -49,6 +49,16 @@ struct packet {
     CACHE_ALIGNED uint8_t head[HEAD_CAPACITY];
 };
 
+/* A MAC address as the low 48 bits of a word, its first byte lowest: one load, no shifting. */
+static inline uint64_t mac_word(const uint8_t *mac)
+{
+    uint64_t v = 0;
+    memcpy(&v, mac, 6);
+    return v;
+}
+
+static inline bool mac_is_group(const uint8_t *mac) { return mac[0] & 1; }
+
 /* ---- packet.c */
 
 /* Fills l3_offset, l4_offset, ethertype, l4_protocol, ip_version from head.  Returns false when an

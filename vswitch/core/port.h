@@ -37,7 +37,8 @@ enum { SEGMENT_POOL = 1024 };    /* a burst ends early when its packets use them
  * burst:  describes up to max packets, oldest first, starting at the first that is not done;
  *         without done() in between it yields the same packets again, read anew, and possibly more.  Bounded in
  *         packets and in bytes (RX_BURST_BYTES).  Packets dropped by the port itself are counted and do not appear.
- * done:   the first n packets of the last burst are finished; their descriptors go back.
+ * done:   the first n packets of the last burst are finished; their descriptors go back.  Here, not
+ *         in burst, rx_packets and rx_bytes are counted; tx counts what it delivers.
  * arm:    asks for a notification on fd; true when packets came in meanwhile (then not asleep).
  * disarm: notifications are not wanted (the queue is being polled).
  * fd:     watched edge-triggered while a snapshot lists the queue; -1: none (then never asleep).
@@ -53,7 +54,8 @@ struct rxq {
     int fd;
     uint32_t sent;
     uint64_t quiet_since_ns;     /* worker's: 0 while busy */
-    bool armed;                  /* worker's */
+    bool armed;                  /* worker's: off the poll list until fd tells */
+    bool sleeps;                 /* worker's: fd is watched, so the queue may be armed */
 };
 
 enum { RX_BURST_BYTES = 256 * 1024 };
@@ -81,11 +83,11 @@ enum { TX_WAIT_NS = 100 * 1000, TX_HOLD_BYTES = 64 * 1024 };
 int port_init(struct port *p, uint16_t id);   /* allocates counters */
 void port_fini(struct port *p);
 
+#define PORT_COUNTERS_STRIDE ((sizeof(struct counters) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE)
+
 static inline struct counters *port_counters(const struct port *p, const struct breath *b)
 {
-    return (struct counters *)((char *)p->counters +
-                               b->worker * ((sizeof(struct counters) + CACHE_LINE - 1) /
-                                            CACHE_LINE * CACHE_LINE));
+    return (struct counters *)(void *)((char *)p->counters + b->worker * PORT_COUNTERS_STRIDE);
 }
 
 static inline void port_drop(const struct port *p, const struct breath *b, enum drop reason,

@@ -1,0 +1,326 @@
+/* worker.c - the breath: the one loop that moves data.
+ *
+ * A breath adopts the newest snapshot, visits each queue on the poll list once, and forwards what it
+ * finds to completion.  A queue that stays quiet is armed for a notification and leaves the list; a
+ * worker with an empty list sleeps in epoll.  Watched files are edge-triggered, so nobody has to
+ * read a kick's counter, and an event that nobody wanted costs nothing but a look.
+ *
+ * Untrusted:  nothing here looks into packets.
+ * Threads:    worker_run and worker_breathe: the worker's own thread.  worker_publish, worker_sync,
+ *             worker_stop, counters and punts: the control thread, at any time.
+ *             Grace: the breath.  Whoever publishes or unlinks takes a ticket (asked); the worker shows the newest ticket
+ *             that it saw at the start of a breath (seen).  Once seen reaches the ticket, the worker has let go of
+ *             everything older.
+ */
+#include "vswitch/core/worker.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+struct worker *worker_new(uint32_t index)
+{
+    if (index >= MAX_WORKERS)
+        return NULL;
+    struct worker *w = aligned_alloc(CACHE_LINE, sizeof(*w));
+    if (!w)
+        return NULL;
+    memset(w, 0, sizeof(*w));
+    w->forward.breath.worker = index;
+    w->forward.breath.packets = w->packets;
+    w->forward.breath.segs = w->segs;
+    w->epoll_fd = -1;
+    w->control_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    w->punts = w->forward.breath.punts = punt_ring_new();
+    if (w->control_fd < 0 || !w->punts) {
+        worker_free(w);
+        return NULL;
+    }
+    return w;
+}
+
+void worker_free(struct worker *w)
+{
+    if (!w)
+        return;
+    ASSERT(!load_acquire(&w->running));
+    if (w->control_fd >= 0)
+        close(w->control_fd);
+    if (w->epoll_fd >= 0)
+        close(w->epoll_fd);
+    punt_ring_free(w->punts);
+    free(w->active);
+    free(w);
+}
+
+/* ---- adopting a snapshot */
+
+static int watch(struct worker *w, int fd, void *what)
+{
+    struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.ptr = what};
+    return epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, fd, &e);
+}
+
+/* Starts from an empty epoll: a queue that is no longer listed may be gone with its file already.
+ * All queues begin on the poll list, so an edge lost in between is made up for. */
+static void adopt(struct worker *w, const struct snapshot *s)
+{
+    const struct poll_list *list = s ? &s->polls[w->forward.breath.worker] : NULL;
+    uint32_t count = list ? list->count : 0;
+
+    if (count > w->active_room) {
+        struct rxq **grown = realloc(w->active, count * sizeof(struct rxq *));
+        ASSERT(grown); /* a few bytes per queue: without them nothing works */
+        w->active = grown;
+        w->active_room = count;
+    }
+    if (w->epoll_fd >= 0)
+        close(w->epoll_fd);
+    w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    ASSERT(w->epoll_fd >= 0);
+    watch(w, w->control_fd, NULL);
+    for (uint32_t i = 0; i < count; i++) {
+        struct rxq *q = list->rxqs[i];
+        q->armed = false;
+        q->quiet_since_ns = 0;
+        if (q->disarm)
+            q->disarm(q);
+        /* A file that can't be watched (a regular one, say) is polled. */
+        q->sleeps = q->fd >= 0 && watch(w, q->fd, q) == 0;
+        w->active[i] = q;
+    }
+    w->active_count = count;
+    w->armed_count = 0;
+    w->forward.snapshot = s;
+}
+
+static void look_at_control(struct worker *w)
+{
+    uint64_t asked = load_acquire(&w->asked); /* pairs with take_ticket */
+    if (likely(asked == load_relaxed(&w->seen)))
+        return;
+    uint64_t published = load_acquire(&w->published_count); /* pairs with worker_publish */
+    if (published != w->adopted_count) {
+        adopt(w, load_acquire(&w->published)); /* pairs with worker_publish */
+        w->adopted_count = published;
+    }
+    store_release(&w->seen, asked); /* pairs with worker_sync */
+}
+
+/* ---- the breath */
+
+static void forget_active(struct worker *w, uint32_t i)
+{
+    w->active[i] = w->active[--w->active_count];
+}
+
+/* Arms a queue that has been quiet for long enough; true when it left the poll list. */
+static bool rest_queue(struct worker *w, uint32_t i)
+{
+    struct rxq *q = w->active[i];
+    uint64_t now_ns = w->forward.breath.now_ns;
+    if (!q->sleeps || w->forward.snapshot->idle == IDLE_POLL)
+        return false;
+    if (q->quiet_since_ns == 0) {
+        q->quiet_since_ns = now_ns;
+        return false;
+    }
+    if (now_ns - q->quiet_since_ns < SPIN_NS)
+        return false;
+    if (q->arm(q)) {
+        q->disarm(q);
+        return false;
+    }
+    q->armed = true;
+    w->armed_count++;
+    forget_active(w, i);
+    return true;
+}
+
+static uint32_t visit_queues(struct worker *w)
+{
+    struct packet *burst[BURST];
+    uint32_t moved = 0;
+    for (uint32_t i = 0; i < w->active_count;) {
+        struct rxq *q = w->active[i];
+        uint32_t n = q->burst(q, &w->forward.breath, burst, BURST);
+        if (n > 0) {
+            q->quiet_since_ns = 0;
+            moved += forward_burst(&w->forward, q, burst, n);
+        } else if (rest_queue(w, i)) {
+            continue;
+        }
+        i++;
+    }
+    return moved;
+}
+
+/* Every so often: forget old MAC addresses, a slice at a time. */
+static void tick(struct worker *w)
+{
+    const struct snapshot *s = w->forward.snapshot;
+    for (uint32_t i = 0; s && i < s->bridges_count; i++)
+        fdb_sweep(s->bridges[i].fdb, w->forward.breath.now_ns);
+    w->tick_ns = w->forward.breath.now_ns + TICK_NS;
+}
+
+static uint32_t breathe(struct worker *w, uint64_t now_ns)
+{
+    w->forward.breath.now_ns = now_ns;
+    look_at_control(w);
+    uint32_t moved = visit_queues(w);
+    if (unlikely(now_ns >= w->tick_ns))
+        tick(w);
+    return moved;
+}
+
+uint32_t worker_breathe(struct worker *w, uint64_t now_ns)
+{
+    return breathe(w, now_ns);
+}
+
+/* ---- sleeping and waking */
+
+static void wake_queue(struct worker *w, struct rxq *q)
+{
+    if (!q->armed)
+        return;
+    q->armed = false;
+    q->quiet_since_ns = 0;
+    q->disarm(q);
+    w->armed_count--;
+    w->active[w->active_count++] = q; /* room: adopt made it for all */
+    counter_add(&port_counters(q->port, &w->forward.breath)->wakeups, 1);
+}
+
+static void look_at_events(struct worker *w, int timeout_ms)
+{
+    struct epoll_event events[EVENTS];
+    int n = epoll_wait(w->epoll_fd, events, EVENTS, timeout_ms);
+    for (int i = 0; i < n; i++) {
+        struct rxq *q = events[i].data.ptr;
+        uint64_t count;
+        if (q)
+            wake_queue(w, q);
+        else if (read(w->control_fd, &count, sizeof(count)) < 0)
+            continue; /* somebody's second kick: it was read with the first */
+    }
+}
+
+static void account(struct worker *w, uint32_t moved, uint64_t cycles)
+{
+    counter_add(&w->counters.breaths, 1);
+    if (moved > 0) {
+        counter_add(&w->counters.busy_breaths, 1);
+        counter_add(&w->counters.packets, moved);
+        counter_add(&w->counters.cycles_busy, cycles);
+    } else {
+        counter_add(&w->counters.cycles_idle, cycles);
+    }
+}
+
+/* What to do after a breath: sleep, look for kicks, or let others have the CPU. */
+static uint64_t rest(struct worker *w, uint32_t moved, uint64_t before)
+{
+    if (w->active_count == 0) {
+        counter_add(&w->counters.sleeps, 1);
+        look_at_events(w, SLEEP_MS);
+        return cycles_now();
+    }
+    if (w->armed_count > 0 && (moved == 0 || ++w->since_look >= LOOK_EVERY)) {
+        w->since_look = 0;
+        look_at_events(w, 0);
+    }
+    if (moved == 0 && w->forward.snapshot->idle == IDLE_ADAPTIVE)
+        sched_yield(); /* a guest may share this CPU: it is who we wait for */
+    return before;
+}
+
+int worker_run(struct worker *w)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
+    sigdelset(&all, SIGTRAP);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+
+    store_release(&w->running, 1); /* pairs with worker_sync */
+    fence_full();                  /* running is seen before published is read: see worker_sync */
+    add_relaxed(&w->asked, 1);     /* adopt what was published while we did not run */
+    uint64_t before = cycles_now();
+    while (!load_acquire(&w->stop)) { /* pairs with worker_stop */
+        uint32_t moved = breathe(w, clock_now_ns());
+        uint64_t after = cycles_now();
+        account(w, moved, after - before);
+        before = rest(w, moved, after);
+    }
+    store_release(&w->running, 0); /* pairs with worker_sync */
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return 0;
+}
+
+/* ---- the control thread's side */
+
+static void kick(struct worker *w)
+{
+    uint64_t one = 1;
+    if (write(w->control_fd, &one, sizeof(one)) < 0)
+        return; /* the counter is full: it is readable already */
+}
+
+static uint64_t take_ticket(struct worker *w)
+{
+    uint64_t ticket = add_release(&w->asked, 1) + 1; /* pairs with look_at_control */
+    kick(w);
+    return ticket;
+}
+
+void worker_publish(struct worker *w, const struct snapshot *s)
+{
+    store_release(&w->published, s);                                     /* pairs with look_at_control */
+    store_release(&w->published_count, load_relaxed(&w->published_count) + 1); /* likewise */
+    take_ticket(w);
+}
+
+int worker_sync(struct worker *w, uint64_t timeout_ns)
+{
+    uint64_t ticket = take_ticket(w), deadline = clock_now_ns() + timeout_ns;
+    fence_full(); /* the ticket is seen before running is read: see worker_run */
+    while (load_acquire(&w->running) && load_acquire(&w->seen) < ticket) { /* pairs with look_at_control */
+        if (clock_now_ns() > deadline)
+            return -ETIMEDOUT;
+        struct timespec pause = {.tv_nsec = 20000};
+        nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
+void worker_stop(struct worker *w)
+{
+    store_release(&w->stop, 1); /* pairs with worker_run */
+    kick(w);
+}
+
+void worker_counters_read(const struct worker *w, struct worker_counters *out)
+{
+    const uint64_t *from = (const uint64_t *)&w->counters;
+    uint64_t *to = (uint64_t *)out;
+    for (size_t i = 0; i < sizeof(*out) / sizeof(*to); i++)
+        to[i] = load_relaxed(&from[i]);
+}
+
+int worker_punt_fd(const struct worker *w)
+{
+    return w->punts->fd;
+}
+
+int worker_punt_next(struct worker *w, struct punt *out)
+{
+    return punt_next(w->punts, out);
+}

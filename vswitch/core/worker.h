@@ -1,0 +1,45 @@
+/* worker.h - what a worker consists of.
+ *
+ * Untrusted:  nothing.
+ * Threads:    the first block is the worker's own; the second is written by the control thread and
+ *             read by the worker, or the other way round, through base.h only (see worker.c).
+ */
+#ifndef VSW_WORKER_H
+#define VSW_WORKER_H
+
+#include "vswitch/core/fdb.h"
+#include "vswitch/core/forward.h"
+#include "vswitch/core/punt.h"
+
+enum {
+    SPIN_NS = 50 * 1000,           /* a queue is polled for so long after its last packet */
+    TICK_NS = 15 * 1000 * 1000,
+    SLEEP_MS = 1000,               /* at the longest; the MAC table ages meanwhile */
+    LOOK_EVERY = 32,               /* busy breaths between two looks for kicks */
+    EVENTS = 64,
+};
+
+struct worker {
+    struct forward forward;
+    struct rxq **active;           /* the poll list; room for all of the snapshot's queues */
+    uint32_t active_count, active_room;
+    uint32_t armed_count;
+    uint32_t since_look;
+    uint64_t tick_ns;
+    int epoll_fd;
+    uint64_t adopted_count;        /* published_count of forward.snapshot */
+    struct packet packets[BURST];
+    struct segment segs[SEGMENT_POOL];
+    struct punt_ring *punts;
+
+    CACHE_ALIGNED struct worker_counters counters; /* written by the worker, read by anyone */
+    uint64_t seen;                 /* newest ticket whose effects the worker has seen; written by it */
+    uint32_t running;              /* written by the worker */
+    CACHE_ALIGNED uint64_t asked;  /* tickets taken, by the control thread and once by worker_run */
+    const struct snapshot *published;
+    uint64_t published_count;
+    uint32_t stop;
+    int control_fd;
+};
+
+#endif
