@@ -1,0 +1,107 @@
+/* abi.h - what the mesh's C shares with Python: plain structs, enums and prototypes.
+ *
+ * Read by the compiler (through mesh_abi.h, which has the guard) and by cffi.  All functions return 0 or -errno
+ * unless they say otherwise.
+ *
+ * Threads: all functions are the control thread's; those marked "any time" may be called while
+ * workers run.  What *_unlink returns may be freed only when every worker is past the call
+ * (worker_sync).
+ */
+
+enum {
+    MESH_LANES = 32,           /* a sender's: one per worker, and the control thread's */
+    MESH_CONTROL_LANE = 31,
+    MESH_PEERS = 65536,
+    MESH_SESSIONS = 65536,     /* slots of the table; slot = low 16 bits of the local index */
+    MESH_MTU_MIN_BYTES = 576,
+    MESH_MTU_MAX_BYTES = 65400,
+    MESH_OVERHEAD_BYTES = 48   /* of a record around its IP packet */
+};
+
+/* Record ciphers, by their number in the handshake. */
+enum mesh_cipher { CIPHER_AES256_GCM = 1 };
+
+struct mesh;
+struct mesh_peer;
+struct session;
+
+struct mesh_endpoint {
+    uint8_t address[16];       /* IPv4 as ::ffff:a.b.c.d */
+    uint16_t port;             /* host order */
+};
+
+struct session_config {
+    uint32_t peer;
+    uint32_t local_index;      /* what the peer writes into its records */
+    uint32_t remote_index;     /* what we write into ours */
+    uint32_t cipher;           /* enum mesh_cipher */
+    uint32_t initiator;        /* 1: sends at once; 0: receives only until a record authenticates */
+    struct mesh_endpoint endpoint;
+    uint8_t send_key[32];
+    uint8_t receive_key[32];
+};
+
+/* Sums over lanes. Bytes are those of records, without UDP and IP headers. Times are
+ * CLOCK_MONOTONIC; 0: never. */
+struct session_stats {
+    uint64_t tx_records;
+    uint64_t tx_bytes;
+    uint64_t rx_records;
+    uint64_t rx_bytes;
+    uint64_t rx_failed;        /* records whose tag did not match */
+    uint64_t last_tx_ns;       /* of records with a packet: keepalives do not count */
+    uint64_t last_keepalive_ns;
+    uint64_t last_rx_ns;       /* of any authentic record */
+    uint64_t last_rx_packet_ns;/* of one with a packet */
+    uint32_t confirmed;        /* 1: an authentic record came, or we are the initiator */
+    uint32_t current;          /* 1: the one its peer's packets are sealed with */
+    struct mesh_endpoint endpoint;
+};
+
+/* ---- mesh.c */
+
+/* node_id: 8 bytes. mac1_key: 32 bytes.  mtu_bytes: the longest IP packet a record carries.
+ * -ENOTSUP: the CPU lacks AES instructions. */
+int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const uint8_t *mac1_key,
+             uint32_t mtu_bytes);
+/* No worker may know the mesh any more.  Frees everything that is still linked. */
+void mesh_free(struct mesh *m);
+struct port *mesh_port(struct mesh *m);
+
+/* lanes: of the mesh altogether, said before the first mesh_lane_add. */
+int mesh_set_lanes(struct mesh *m, uint32_t lanes);
+/* fd: a bound, non-blocking UDP socket with UDP_GRO on (and in a group steered by mesh_steer() when there are
+ * several); stays the caller's, open until mesh_lane_remove().  worker: its index, < lanes. */
+int mesh_lane_add(struct mesh *m, uint32_t worker, int fd);
+/* No published snapshot may list the mesh's port or the lane's queue. */
+void mesh_lane_remove(struct mesh *m, uint32_t worker);
+struct rxq *mesh_lane_rxq(struct mesh *m, uint32_t worker);
+/* fd: any socket of a SO_REUSEPORT group, bound in lane order: lane i's records go to socket i. */
+int mesh_steer(int fd, uint32_t lanes);
+
+/* Any time.  node_id: 8 bytes. */
+int mesh_peer_add(struct mesh *m, uint32_t peer, const uint8_t *node_id);
+/* Any time, once the peer's sessions are unlinked.  NULL when there is none. */
+struct mesh_peer *mesh_peer_unlink(struct mesh *m, uint32_t peer);
+void mesh_peer_free(struct mesh_peer *peer);
+
+/* Any time.  Copies the keys into locked memory; the caller wipes its own.
+ * -EEXIST: the slot is taken. -ENOENT: no such peer. -ENOMEM: also beyond RLIMIT_MEMLOCK. */
+int mesh_session_install(struct mesh *m, const struct session_config *config);
+/* Any time.  Nothing finds the session any more, but a worker that just did may still make it its
+ * peer's current one: hence worker_sync, mesh_session_detach, worker_sync, mesh_session_free.
+ * NULL when there is none. */
+struct session *mesh_session_unlink(struct mesh *m, uint32_t local_index);
+void mesh_session_detach(struct session *s);
+/* Wipes the keys. */
+void mesh_session_free(struct session *s);
+/* Any time: the peer's packets are sealed with this session from now on. */
+int mesh_session_promote(struct mesh *m, uint32_t local_index);
+/* Any time. */
+int mesh_session_set_endpoint(struct mesh *m, uint32_t local_index,
+                              const struct mesh_endpoint *endpoint);
+int mesh_session_stats(const struct mesh *m, uint32_t local_index, struct session_stats *out);
+
+/* Any time: one empty record under the peer's current session, by lane MESH_CONTROL_LANE.
+ * -ENOENT: no such peer.  -ENOKEY: no session.  -EKEYEXPIRED: the key has sealed all it may. */
+int mesh_send_keepalive(struct mesh *m, uint32_t peer);

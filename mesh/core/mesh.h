@@ -1,0 +1,86 @@
+/* mesh.h - the mesh port: peers, sessions by index, one lane per worker.
+ *
+ * Untrusted:  nothing here; see open.h, merge.h and handshake.h for what comes from the network.
+ * Threads:    struct mesh: immutable while workers know it, but for peers and sessions, which the
+ *             control thread links and unlinks by pointer (freed after worker_sync()).  struct
+ *             lane: the worker that polls its queue, and that sends by it.
+ */
+#ifndef MESH_MESH_H
+#define MESH_MESH_H
+
+#include "mesh/core/handshake.h"
+#include "mesh/core/session.h"
+#include "mesh/core/train.h"
+
+enum { LANE_SLOTS = 8, LANE_SLOT_BYTES = 64 * 1024 };
+
+/* One received message: datagrams of stride bytes, the last may be shorter (UDP_GRO). */
+struct lane_slot {
+    uint32_t len_bytes;
+    uint32_t stride_bytes;
+    struct mesh_endpoint from;
+};
+
+/* Records of one large frame that is being put together again. */
+struct merge_run {
+    struct packet *packet;        /* NULL: none */
+    const struct session *session;
+    uint16_t id;
+    uint8_t next_position;
+    uint8_t gso_type;
+    uint16_t gso_size;
+    uint16_t headers_bytes;       /* IP and L4 */
+    uint16_t l4_offset;           /* from the IP header */
+    uint16_t last_payload_bytes;
+    uint16_t records;
+    uint8_t tcp_flags;            /* of the last record */
+    bool ecn;
+};
+
+struct lane {
+    struct rxq rxq;
+    struct mesh *mesh;
+    uint32_t number;
+    uint16_t next_run;            /* id of the last run that was sent */
+    struct train_queue trains;
+    struct handshake_limits limits;
+    /* Receiving: slots[slot..slot_count) are not opened yet; packets[first..count) are not done yet
+     * and point into slots, which are filled again only when both are used up. */
+    uint32_t slot, slot_count, slot_offset;
+    uint32_t first, count;
+    struct lane_slot slots[LANE_SLOTS];
+    uint8_t *area;
+    struct merge_run run;
+    CACHE_ALIGNED struct packet packets[BURST];
+    struct segment segs[BURST][MAX_SEGMENTS];
+};
+
+struct mesh {
+    struct port port;
+    IMB_MGR *cipher;              /* its direct functions only: without state, any thread */
+    uint32_t mtu_bytes;
+    uint32_t lanes_count;
+    uint32_t generation;          /* of the last session installed */
+    uint8_t node_id[RECORD_NODE_BYTES];
+    uint8_t mac1_key[32];
+    struct lane *lanes[MAX_WORKERS];
+    struct mesh_peer **peers;     /* MESH_PEERS */
+    struct session **sessions;    /* MESH_SESSIONS */
+};
+
+/* NULL: no session with that index. */
+static inline struct session *mesh_find_session(const struct mesh *m, uint32_t index)
+{
+    /* pairs with mesh_session_install */
+    struct session *s = load_acquire(&m->sessions[index % MESH_SESSIONS]);
+    return s && s->local_index == index ? s : NULL;
+}
+
+/* ---- lane.c */
+
+int lane_new(struct lane **out, struct mesh *m, uint32_t number, int fd);
+void lane_free(struct lane *lane);
+uint32_t lane_tx(struct port *p, struct breath *b, struct packet *const *pkts, uint32_t n,
+                 uint32_t flags);
+
+#endif

@@ -1,0 +1,117 @@
+/* open.c - records become authentic plaintext, in place.
+ *
+ * Untrusted, Threads: see open.h.
+ */
+#include "mesh/core/open.h"
+
+#include <sodium.h>
+
+static bool refuse(const struct lane *lane, const struct breath *b, enum drop reason)
+{
+    port_drop(&lane->mesh->port, b, reason, 1);
+    return false;
+}
+
+/* A lane's window has one owner, so a lane that the kernel did not steer to us is refused: it would
+ * be a race, not just a detour. */
+static bool header_ok(const struct lane *lane, const struct record_header *header)
+{
+    const struct mesh *m = lane->mesh;
+    return header->lane < MESH_LANES && header->lane % m->lanes_count == lane->number &&
+           memcmp(header->node, m->node_id, sizeof(header->node)) == 0;
+}
+
+static bool unseal(const struct mesh *m, const struct session *s,
+                   const struct record_header *header, uint8_t *record, uint32_t text_bytes)
+{
+    uint8_t nonce[RECORD_NONCE_BYTES], aad[RECORD_AAD_BYTES], tag[RECORD_TAG_BYTES];
+    struct gcm_context_data context;
+    uint8_t *text = record + RECORD_HEADER_BYTES;
+    record_aad(record, aad);
+    record_nonce(header->lane, header->counter, nonce);
+    IMB_AES256_GCM_DEC(m->cipher, &s->keys->receive, &context, text, text, text_bytes, nonce, aad,
+                       RECORD_AAD_BYTES, tag, RECORD_TAG_BYTES);
+    return sodium_memcmp(tag, text + text_bytes, sizeof(tag)) == 0;
+}
+
+/* The first authentic record proves that the peer has the key: from now on we send with it. */
+static void confirm(struct session *s, struct breath *b)
+{
+    uint32_t told = 0;
+    if (!load_relaxed(&s->confirmed)) {
+        session_promote(s);
+        store_relaxed(&s->confirmed, 1);
+    }
+    if (!cas_acq_rel(&s->told, &told, 1)) /* another worker was first */
+        return;
+    struct punt punt = {.kind = PUNT_SESSION_CONFIRMED, .id = s->local_index};
+    if (!punt_put(b->punts, &punt, NULL, 0))
+        store_release(&s->told, 0); /* the next record tries again; pairs with the exchange */
+}
+
+/* The newest record came from somewhere else than the one before it, or somebody set the endpoint. */
+static void roam(struct session *s, struct session_rx *rx, struct breath *b,
+                 const struct mesh_endpoint *from)
+{
+    struct mesh_endpoint known;
+    uint32_t version;
+    if (!session_get_endpoint(s, &known, &version))
+        return; /* being changed: the next record looks again */
+    if (!endpoint_equal(&known, from)) {
+        struct punt punt = {.kind = PUNT_ENDPOINT, .id = s->local_index, .port = from->port};
+        memcpy(punt.address, from->address, sizeof(punt.address));
+        if (!punt_put(b->punts, &punt, NULL, 0) || !session_set_endpoint(s, from))
+            return;
+        version += 2;
+    }
+    rx->from = *from;
+    rx->from_version = version;
+}
+
+static void note_authentic(struct session *s, struct session_rx *rx, struct breath *b,
+                           uint64_t counter, uint32_t len_bytes, const struct mesh_endpoint *from)
+{
+    bool newest = session_replay_commit(rx, counter);
+    counter_add(&rx->records, 1);
+    counter_add(&rx->bytes, len_bytes);
+    store_relaxed(&rx->last_ns, b->now_ns);
+    if (len_bytes > RECORD_EMPTY_BYTES)
+        store_relaxed(&rx->last_packet_ns, b->now_ns);
+    if (unlikely(!load_relaxed(&s->told)))
+        confirm(s, b);
+    if (newest && (unlikely(!endpoint_equal(from, &rx->from)) ||
+                   unlikely(load_relaxed(&s->endpoint_version) != rx->from_version)))
+        roam(s, rx, b, from);
+}
+
+bool open_record(struct lane *lane, struct breath *b, uint8_t *record, uint32_t len_bytes,
+                 const struct mesh_endpoint *from, struct opened *out)
+{
+    const struct mesh *m = lane->mesh;
+    struct record_header header;
+    if (unlikely(len_bytes < RECORD_EMPTY_BYTES))
+        return refuse(lane, b, DROP_BAD_RECORD);
+    memcpy(&header, record, sizeof(header));
+    if (unlikely(!header_ok(lane, &header)))
+        return refuse(lane, b, DROP_BAD_RECORD);
+    struct session *s = mesh_find_session(m, header.index);
+    if (unlikely(!s))
+        return refuse(lane, b, DROP_UNKNOWN_INDEX);
+    struct session_rx *rx = &s->rx[header.lane];
+    if (unlikely(!session_replay_ok(rx, header.counter)))
+        return refuse(lane, b, DROP_REPLAY);
+    /* Each lane has its share of the limit, so that no lane need ask the others. */
+    if (unlikely(load_relaxed(&rx->failed) >= SESSION_LIMIT_FAILED / MESH_LANES))
+        return refuse(lane, b, DROP_AUTH);
+    uint32_t text_bytes = len_bytes - RECORD_HEADER_BYTES - RECORD_TAG_BYTES;
+    if (unlikely(!unseal(m, s, &header, record, text_bytes))) {
+        counter_add(&rx->failed, 1);
+        return refuse(lane, b, DROP_AUTH);
+    }
+    note_authentic(s, rx, b, header.counter, len_bytes, from);
+    out->session = s;
+    memcpy(&out->prefix, record + RECORD_HEADER_BYTES, sizeof(out->prefix));
+    out->ip = record + RECORD_PACKET_AT;
+    out->ip_bytes = text_bytes - RECORD_PREFIX_BYTES;
+    return true;
+}

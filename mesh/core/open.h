@@ -1,0 +1,23 @@
+/* open.h - records become authentic plaintext, in place.
+ *
+ * Untrusted:  every byte of a record until its tag matched.  Lengths, lane, node, index and counter
+ *             are checked before; nothing else is looked at.
+ * Threads:    the worker that owns the lane.
+ */
+#ifndef MESH_OPEN_H
+#define MESH_OPEN_H
+
+#include "mesh/core/mesh.h"
+
+struct opened {
+    struct session *session;
+    struct record_prefix prefix;
+    uint8_t *ip;                  /* 32 bytes of the record are before it, free to use */
+    uint32_t ip_bytes;            /* 0: a keepalive */
+};
+
+/* False: dropped and counted.  True: authentic and never seen before. */
+bool open_record(struct lane *lane, struct breath *b, uint8_t *record, uint32_t len_bytes,
+                 const struct mesh_endpoint *from, struct opened *out);
+
+#endif

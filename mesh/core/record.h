@@ -1,0 +1,86 @@
+/* record.h - the layout of a direct record.
+ *
+ *    0  u8   type              4
+ *    1  u8   hops left         not authenticated
+ *    2  u16  lane              the sender's
+ *    4  u32  receiver index
+ *    8  u64  counter
+ *   16  u8*8 destination node
+ *   24  sealed: prefix (8 bytes), one IP packet or nothing (a keepalive)
+ *    .  u8*16 tag
+ *
+ * Additional data: bytes 0 and 2 to 23.  Nonce: u32 lane, u64 counter.  Integers are little endian;
+ * x86-64 is the only CPU there is (base.h), so memcpy is the conversion.
+ *
+ * Prefix:  u8 flags (bit 0 NEEDS_CSUM, 1 CSUM_VALID, 2 ECN, 3 last of run, 4-6 GSO type), u8 csum start
+ * from the IP header, u8 csum offset, u8 position in run, u16 run id, u16 gso size.
+ *
+ * Untrusted:  everything, until the tag matches; afterwards a peer's, which may still lie.
+ * Threads:    any; functions keep no state.
+ */
+#ifndef MESH_RECORD_H
+#define MESH_RECORD_H
+
+#include "mesh/core/mesh_abi.h"
+
+enum { RECORD_INITIATION = 1, RECORD_RESPONSE = 2, RECORD_COOKIE = 3, RECORD_DATA = 4 };
+
+enum {
+    RECORD_LANE_AT = 2,
+    RECORD_INDEX_AT = 4,
+    RECORD_COUNTER_AT = 8,
+    RECORD_NODE_AT = 16,
+    RECORD_HEADER_BYTES = 24,
+    RECORD_PREFIX_BYTES = 8,
+    RECORD_PACKET_AT = RECORD_HEADER_BYTES + RECORD_PREFIX_BYTES,
+    RECORD_TAG_BYTES = 16,
+    RECORD_EMPTY_BYTES = RECORD_PACKET_AT + RECORD_TAG_BYTES,
+    RECORD_NODE_BYTES = 8,
+    RECORD_AAD_BYTES = 23,
+    RECORD_NONCE_BYTES = 12,
+};
+
+_Static_assert((int)RECORD_EMPTY_BYTES == (int)MESH_OVERHEAD_BYTES, "abi.h repeats it");
+
+enum record_prefix_flags {
+    PREFIX_OFFLOAD = PKT_NEEDS_CSUM | PKT_CSUM_VALID | PKT_GSO_ECN, /* same bits as a packet's */
+    PREFIX_LAST = 8,
+    PREFIX_GSO_SHIFT = 4,
+    PREFIX_GSO_MASK = 7,
+};
+
+struct record_prefix {
+    uint8_t flags;
+    uint8_t csum_start;
+    uint8_t csum_offset;
+    uint8_t position;
+    uint16_t run;
+    uint16_t gso_size;
+};
+
+_Static_assert(sizeof(struct record_prefix) == RECORD_PREFIX_BYTES, "it is copied as it is");
+
+struct record_header {
+    uint8_t type;
+    uint8_t hops_left;
+    uint16_t lane;
+    uint32_t index;
+    uint64_t counter;
+    uint8_t node[RECORD_NODE_BYTES];
+};
+
+_Static_assert(sizeof(struct record_header) == RECORD_HEADER_BYTES, "it is copied as it is");
+
+static inline void record_aad(const uint8_t *header, uint8_t *aad)
+{
+    aad[0] = header[0];
+    memcpy(aad + 1, header + RECORD_LANE_AT, RECORD_AAD_BYTES - 1);
+}
+
+static inline void record_nonce(uint32_t lane, uint64_t counter, uint8_t *nonce)
+{
+    memcpy(nonce, &lane, sizeof(lane));
+    memcpy(nonce + sizeof(lane), &counter, sizeof(counter));
+}
+
+#endif

@@ -1,0 +1,23 @@
+/* seal.h - packets become records.
+ *
+ * Untrusted:  packets come from guests: lengths were checked by pkt_parse() and pkt_offload_ok(), the payload may
+ *             change while it is read, which spoils that record's payload and nothing else.
+ * Threads:    the worker that owns the lane; seal_record: any, for a lane of its own.
+ */
+#ifndef MESH_SEAL_H
+#define MESH_SEAL_H
+
+#include "mesh/core/mesh.h"
+
+/* Seals a packet or GSO frame for its peer into the lane's trains; takes it (sealed, or dropped and
+ * counted) or returns false: come again. */
+bool seal_packet(struct mesh *m, struct lane *lane, struct breath *b, const struct packet *p,
+                 uint32_t flags);
+
+/* Seals prefix and the frame's bytes from offset on, ip_bytes of them, to out, which has room for
+ * ip_bytes + MESH_OVERHEAD_BYTES.  p may be NULL: an empty record. */
+void seal_record(const struct mesh *m, const struct session *s, uint32_t lane, uint64_t counter,
+                 const struct record_prefix *prefix, const struct packet *p, uint32_t ip_bytes,
+                 uint8_t *out);
+
+#endif
