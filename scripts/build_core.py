@@ -1,10 +1,14 @@
 """Build _dataplane, the C of all packages in one cffi extension (API mode).
 
+setuptools calls it through pyproject.toml.  By hand, `build_core.py DIR` makes a second build in DIR,
+with SANITIZE=address,undefined (any list of gcc's) instrumented.
+
 One module, because a worker calls vhost and mesh ports as plain C.  The declarations are those of
 each package's abi.h, verbatim: cffi compares our sizes and offsets with the compiler's.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from cffi import FFI
@@ -31,7 +35,7 @@ def c_sources() -> list[str]:
 
 
 def compile_args() -> list[str]:
-    """Flags for cc; SANITIZE=address,undefined (any list of gcc's) instruments the module."""
+    """Flags for cc."""
     args = ["-std=gnu11", "-O2", "-g", "-fvisibility=hidden", "-fno-strict-aliasing", *WARNINGS]
     # cffi's generated wrappers, compiled with the same flags, leave some of their own unused.
     args += ["-Wno-unused-parameter", "-Wno-missing-field-initializers"]
@@ -60,3 +64,7 @@ ffibuilder.set_source(
     extra_link_args=link_args(),
     py_limited_api=not os.environ.get("SANITIZE"),
 )
+
+if __name__ == "__main__":
+    os.chdir(ROOT)  # sources are named from the root
+    print(ffibuilder.compile(tmpdir=sys.argv[1]))

@@ -177,11 +177,6 @@ static uint32_t breathe(struct worker *w, uint64_t now_ns)
     return moved;
 }
 
-uint32_t worker_breathe(struct worker *w, uint64_t now_ns)
-{
-    return breathe(w, now_ns);
-}
-
 /* ---- sleeping and waking */
 
 static void wake_queue(struct worker *w, struct rxq *q)
@@ -208,6 +203,13 @@ static void look_at_events(struct worker *w, int timeout_ms)
         else if (read(w->control_fd, &count, sizeof(count)) < 0)
             continue; /* somebody's second kick: it was read with the first */
     }
+}
+
+uint32_t worker_breathe(struct worker *w, uint64_t now_ns)
+{
+    if (w->armed_count > 0)
+        look_at_events(w, 0);
+    return breathe(w, now_ns);
 }
 
 static void account(struct worker *w, uint32_t moved, uint64_t cycles)
