@@ -1,0 +1,8 @@
+"""What threads share in the switch, under ThreadSanitizer."""
+
+from tests.c.build import build, run
+
+
+def test_workers_and_snapshots(tmp_path):
+    program = build(tmp_path, "workers.c", packages=["vswitch"], sanitize="thread")
+    assert "frames received" in run(program, timeout_s=120)
