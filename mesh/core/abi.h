@@ -1,7 +1,7 @@
 /* abi.h - what the mesh's C shares with Python: plain structs, enums and prototypes.
  *
- * Read by the compiler (through mesh_abi.h, which has the guard) and by cffi.  All functions return 0 or -errno
- * unless they say otherwise.
+ * Read by the compiler (through mesh_abi.h, which has the guard) and by cffi.  All functions return
+ * 0 or -errno unless they say otherwise.
  *
  * Threads: all functions are the control thread's; those marked "any time" may be called while
  * workers run.  What *_unlink returns may be freed only when every worker is past the call
@@ -70,8 +70,9 @@ struct port *mesh_port(struct mesh *m);
 
 /* lanes: of the mesh altogether, said before the first mesh_lane_add. */
 int mesh_set_lanes(struct mesh *m, uint32_t lanes);
-/* fd: a bound, non-blocking UDP socket with UDP_GRO on (and in a group steered by mesh_steer() when there are
- * several); stays the caller's, open until mesh_lane_remove().  worker: its index, < lanes. */
+/* fd: a bound, non-blocking UDP socket with UDP_GRO on (and in a group steered by mesh_steer() when
+ * there are several); stays the caller's, open until mesh_lane_remove().  worker: its index,
+ * < lanes. */
 int mesh_lane_add(struct mesh *m, uint32_t worker, int fd);
 /* No published snapshot may list the mesh's port or the lane's queue. */
 void mesh_lane_remove(struct mesh *m, uint32_t worker);

@@ -1,7 +1,7 @@
 /* merge.c - frames from records, with headers put right for what was merged.
  *
  * Untrusted, Threads: see merge.h.
- * Source:     what a merged frame's headers must be: virtio 1.2, 5.1.6.2 (as a sender would make them).
+ * Source:     what a merged frame's headers must be: virtio 1.2, 5.1.6.2, as a sender makes them.
  */
 #include "mesh/core/merge.h"
 
@@ -186,7 +186,7 @@ static bool join_run(struct lane *lane, const struct opened *record)
     return true;
 }
 
-/* Lengths, FIN and PSH of the last record, and the sum of the pseudo-header that stands in the checksum field. */
+/* Lengths, FIN and PSH of the last record, and the pseudo-header's sum in the checksum field. */
 static void fix_headers(const struct merge_run *run, struct packet *p)
 {
     uint8_t *ip = p->head + ETHERNET_BYTES;

@@ -169,7 +169,8 @@ struct session *mesh_session_unlink(struct mesh *m, uint32_t local_index)
     struct session *s = mesh_find_session(m, local_index);
     if (!s)
         return NULL;
-    store_release(&m->sessions[local_index % MESH_SESSIONS], NULL); /* pairs with mesh_find_session */
+    /* pairs with mesh_find_session */
+    store_release(&m->sessions[local_index % MESH_SESSIONS], NULL);
     mesh_session_detach(s);
     return s;
 }

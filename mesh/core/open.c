@@ -49,7 +49,7 @@ static void confirm(struct session *s, struct breath *b)
         store_release(&s->told, 0); /* the next record tries again; pairs with the exchange */
 }
 
-/* The newest record came from somewhere else than the one before it, or somebody set the endpoint. */
+/* The newest record came from elsewhere than the one before it, or somebody set the endpoint. */
 static void roam(struct session *s, struct session_rx *rx, struct breath *b,
                  const struct mesh_endpoint *from)
 {

@@ -12,8 +12,8 @@
  * Additional data: bytes 0 and 2 to 23.  Nonce: u32 lane, u64 counter.  Integers are little endian;
  * x86-64 is the only CPU there is (base.h), so memcpy is the conversion.
  *
- * Prefix:  u8 flags (bit 0 NEEDS_CSUM, 1 CSUM_VALID, 2 ECN, 3 last of run, 4-6 GSO type), u8 csum start
- * from the IP header, u8 csum offset, u8 position in run, u16 run id, u16 gso size.
+ * Prefix:  u8 flags (bit 0 NEEDS_CSUM, 1 CSUM_VALID, 2 ECN, 3 last of run, 4-6 GSO type), u8 csum
+ * start from the IP header, u8 csum offset, u8 position in run, u16 run id, u16 gso size.
  *
  * Untrusted:  everything, until the tag matches; afterwards a peer's, which may still lie.
  * Threads:    any; functions keep no state.

@@ -6,8 +6,8 @@
 
 enum {
     /* Up to here copying first and sealing in one call is faster (measured: 39 against 48 ns for 72
-     * bytes); beyond, only this much is copied, so that the rest of a record starts at a cipher block
-     * and is read from guest memory once (160 against 260 ns for 1408 bytes that are not in cache). */
+     * bytes).  Beyond, only this much is copied, so that the rest starts at a cipher block and is
+     * read from guest memory once (160 against 260 ns for 1408 bytes that are not in cache). */
     SEAL_COPY_BYTES = 512,
     SEAL_FIRST_BYTES = 128,
     ASK_INTERVAL_S = 1,
@@ -31,7 +31,7 @@ static void ask_for_session(struct mesh *m, struct breath *b, struct mesh_peer *
         port_drop(&m->port, b, DROP_PUNT_FULL, 1);
 }
 
-/* Without the padding that Ethernet adds to short frames; 0 when the header is not to be trusted. */
+/* Without the padding that Ethernet adds to short frames; 0 when the header lies. */
 static uint32_t ip_length(const struct packet *p)
 {
     const uint8_t *ip = p->head + p->l3_offset;
@@ -163,7 +163,7 @@ static bool seal_frame(struct mesh *m, struct lane *lane, struct breath *b, stru
     return true;
 }
 
-/* What is sealed in pieces: the first, already copied, in place; the rest straight from the packet. */
+/* The first piece, already copied, in place; the rest straight from where the packet lies. */
 static void seal_pieces(const struct mesh *m, const struct gcm_key_data *key,
                         const uint8_t *nonce, const uint8_t *aad, uint8_t *text,
                         struct pkt_cursor *cursor, uint32_t rest, uint8_t *tag)

@@ -6,8 +6,8 @@
  *
  * Untrusted:  nothing is taken from a record here before its tag matched, but its index, lane and
  *             counter, which only look things up.
- * Threads:    keys, indexes, peer: immutable once installed.  tx[lane]: the worker that owns our lane;
- *             the last one is the control thread's.  rx[lane]: the worker that the peer's lane is
+ * Threads:    keys, indexes, peer: immutable once installed.  tx[lane]: the worker that owns our
+ *             lane; the last one is the control thread's.  rx[lane]: the worker that the peer's lane is
  *             steered to (open.c refuses others).  confirmed, endpoint: any, see below.
  *             Unlinked by the control thread, freed after worker_sync().
  * Source:     replay window: RFC 6479.  Promotion, roaming: WireGuard's paper, 5.4.6 and 6.5.
@@ -79,7 +79,7 @@ struct mesh_peer {
     uint32_t id;
     uint8_t node[RECORD_NODE_BYTES];
     struct session *current;         /* what to seal with; swapped by pointer; NULL: none */
-    uint64_t asked_ns;               /* when a session was last asked for; any, races are harmless */
+    uint64_t asked_ns;               /* when a session was last asked for; races harm nobody */
 };
 
 /* -ENOMEM. gcm_pre: the cipher's key expansion. */

@@ -62,7 +62,7 @@ uint8_t *train_record(struct train_queue *q, const struct port *port, struct bre
                  t->records < TRAIN_RECORDS && t->len_bytes + len_bytes <= TRAIN_BYTES &&
                  endpoint_equal(&t->to, to);
     if (!joins) {
-        /* Sent while its bytes are warm; memory is reused at once when the kernel took everything. */
+        /* Sent while its bytes are warm; the area is used anew when the kernel took everything. */
         if (t && q->blocked_since_ns == 0)
             send_trains(q, port, b);
         ASSERT(q->count < TRAIN_QUEUE && q->used_bytes + len_bytes <= TRAIN_AREA_BYTES);

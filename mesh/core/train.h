@@ -56,8 +56,8 @@ enum train_room { TRAIN_ROOM, TRAIN_WAIT, TRAIN_FULL };
 int train_init(struct train_queue *q, int fd);
 void train_fini(struct train_queue *q);
 
-/* Whether a frame of that many records and bytes can be sealed now; sends what is waiting first.  WAIT: only
- * with TX_MAY_WAIT.  FULL: the caller drops its packet as DROP_SEND. */
+/* Whether a frame of that many records and bytes can be sealed now; sends what is waiting first.
+ * WAIT: only with TX_MAY_WAIT.  FULL: the caller drops its packet as DROP_SEND. */
 enum train_room train_make_room(struct train_queue *q, const struct port *port, struct breath *b,
                                 uint32_t records, uint32_t bytes, uint32_t flags);
 /* Memory for one record, part of a train to that address; there is room. */

@@ -1,0 +1,271 @@
+"""The mesh's data plane as Python objects; the only file of this package that imports it.
+
+C pointers that pass through (the port, receive queues) are opaque objects to everybody else.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from types import TracebackType
+from typing import Any, Self
+
+from _dataplane import ffi, lib
+
+from mesh.address import Address
+from mesh.errors import MeshError
+
+CONTROL_LANE: int = lib.MESH_CONTROL_LANE
+MTU_MIN_BYTES: int = lib.MESH_MTU_MIN_BYTES
+MTU_MAX_BYTES: int = lib.MESH_MTU_MAX_BYTES
+OVERHEAD_BYTES: int = lib.MESH_OVERHEAD_BYTES
+KEY_BYTES = 32
+NODE_ID_BYTES = 8
+
+
+class PuntKind(IntEnum):
+    """What the data plane hands up; enum punt_kind."""
+
+    HANDSHAKE = lib.PUNT_HANDSHAKE
+    SESSION_CONFIRMED = lib.PUNT_SESSION_CONFIRMED
+    ENDPOINT = lib.PUNT_ENDPOINT
+    NEED_SESSION = lib.PUNT_NEED_SESSION
+
+
+@dataclass(frozen=True, slots=True)
+class Punt:
+    """struct punt: something that is not data, for the control thread.
+
+    kind: a PuntKind.  id: a session's local index or a peer's number, by kind.  socket: which UDP
+    socket it came in by.  address: 16 bytes, IPv4 as ::ffff:a.b.c.d.  data: a handshake message, or
+    empty.
+    """
+
+    kind: int
+    id: int
+    socket: int
+    address: bytes
+    port: int
+    data: bytes
+
+    @property
+    def source(self) -> Address:
+        """Where it came from; only of HANDSHAKE and ENDPOINT."""
+        return Address.from_packed(self.address, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStats:
+    """Sums over lanes.  Bytes: of records, without UDP and IP headers.  Times: monotonic ns, 0 for
+    never; last_tx_ns does not count keepalives, last_rx_ns does."""
+
+    tx_records: int
+    tx_bytes: int
+    rx_records: int
+    rx_bytes: int
+    rx_failed: int
+    last_tx_ns: int
+    last_keepalive_ns: int
+    last_rx_ns: int
+    last_rx_packet_ns: int
+    confirmed: bool
+    current: bool
+    endpoint: Address
+
+
+class MeshCoreError(MeshError):
+    """The data plane refused.  errno_: the reason, as the C library numbers it."""
+
+    def __init__(self, errno_: int, what: str, remedy: str = "") -> None:
+        self.errno_ = errno_
+        text = f"cannot {what}: {os.strerror(errno_)}"
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+
+
+_LOCKED_REMEDY = 'raise the limit of locked memory ("ulimit -l", LimitMEMLOCK= in a systemd unit)'
+_CPU_REMEDY = "the records' cipher needs a CPU with AES-NI and PCLMULQDQ"
+
+
+def _check(rc: int, what: str, remedy: str = "") -> None:
+    if rc < 0:
+        raise MeshCoreError(-rc, what, remedy)
+
+
+def _wipe(key: bytes | bytearray) -> None:
+    """bytes cannot be wiped: they stay until the interpreter reuses their memory."""
+    if isinstance(key, bytearray):
+        ffi.memmove(key, bytes(len(key)), len(key))
+
+
+def _fill_endpoint(target: Any, address: Address) -> None:
+    ffi.memmove(target.address, address.packed(), 16)
+    target.port = address.port
+
+
+def steer(fd: int, lanes: int) -> None:
+    """Let the kernel give lane i's records to socket i of fd's SO_REUSEPORT group (bound in that
+    order).  Raises MeshCoreError."""
+    _check(lib.mesh_steer(fd, lanes), "steer lanes to sockets")
+
+
+class MeshCore:
+    """The mesh port: lanes, peers, sessions.  All calls are the control thread's, and all but
+    close(), set_lanes(), add_lane() and remove_lane() are allowed while workers run.
+
+    node_id: 8 bytes.  mac1_key: 32 bytes, of our own public key.  mtu_bytes: the longest IP packet
+    that one record carries.  sync: returns once every worker is past all that was unlinked before
+    (the switch's).  Raises MeshCoreError, also where the CPU lacks AES.
+    """
+
+    def __init__(
+        self,
+        port_id: int,
+        node_id: bytes,
+        mac1_key: bytes,
+        mtu_bytes: int,
+        sync: Callable[[], None],
+    ) -> None:
+        if len(node_id) != NODE_ID_BYTES or len(mac1_key) != KEY_BYTES:
+            raise MeshCoreError(errno.EINVAL, "start the mesh")
+        made = ffi.new("struct mesh **")
+        rc = lib.mesh_new(made, port_id, node_id, mac1_key, mtu_bytes)
+        _check(rc, "start the mesh", _CPU_REMEDY if rc == -errno.ENOTSUP else "")
+        self._c: Any = made[0]
+        self._sync = sync
+
+    @property
+    def c_port(self) -> object:
+        """struct port *"""
+        return lib.mesh_port(self._c)
+
+    def close(self) -> None:
+        """Free everything.  No published snapshot may list the port or its queues."""
+        if self._c is not None:
+            c, self._c = self._c, None
+            lib.mesh_free(c)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- lanes
+
+    def set_lanes(self, lanes: int) -> None:
+        """How many workers there are: 1 to 31.  Before the first add_lane()."""
+        _check(lib.mesh_set_lanes(self._c, lanes), f"use {lanes} lanes")
+
+    def add_lane(self, worker: int, fd: int) -> object:
+        """Give worker its UDP socket, which stays the caller's and open until remove_lane().
+        Returns its receive queue (struct rxq *)."""
+        _check(lib.mesh_lane_add(self._c, worker, fd), f"use the UDP socket of worker {worker}")
+        return self.lane_rxq(worker)
+
+    def lane_rxq(self, worker: int) -> object:
+        """struct rxq *.  Raises MeshCoreError when the worker has no lane."""
+        rxq: object = lib.mesh_lane_rxq(self._c, worker)
+        if rxq == ffi.NULL:
+            raise MeshCoreError(errno.ENOENT, f"find the lane of worker {worker}")
+        return rxq
+
+    def remove_lane(self, worker: int) -> None:
+        """No published snapshot may list the port or the lane's queue."""
+        lib.mesh_lane_remove(self._c, worker)
+
+    # ---- peers and sessions
+
+    def create_peer(self, peer: int, node_id: bytes) -> None:
+        """peer: below 65536, the caller's number for it.  node_id: 8 bytes."""
+        if len(node_id) != NODE_ID_BYTES:
+            raise MeshCoreError(errno.EINVAL, f"add peer {peer}")
+        _check(lib.mesh_peer_add(self._c, peer, node_id), f"add peer {peer}")
+
+    def remove_peer(self, peer: int) -> None:
+        """Its sessions were removed before."""
+        c = lib.mesh_peer_unlink(self._c, peer)
+        if c == ffi.NULL:
+            raise MeshCoreError(errno.ENOENT, f"remove peer {peer}")
+        self._sync()
+        lib.mesh_peer_free(c)
+
+    def install_session(
+        self,
+        peer: int,
+        local_index: int,
+        remote_index: int,
+        send_key: bytes | bytearray,
+        receive_key: bytes | bytearray,
+        *,
+        initiator: bool,
+        endpoint: Address,
+        cipher: int,
+    ) -> None:
+        """Receive with these keys from now on; as initiator also send with them from now on,
+        otherwise once a record authenticates (then SESSION_CONFIRMED is punted).
+
+        Keys: 32 bytes, copied into locked memory; a bytearray is wiped, also on error.
+        """
+        what = f"install keys for peer {peer}"
+        c = ffi.new("struct session_config *")
+        try:
+            if len(send_key) != KEY_BYTES or len(receive_key) != KEY_BYTES:
+                raise MeshCoreError(errno.EINVAL, what)
+            c.peer, c.local_index, c.remote_index = peer, local_index, remote_index
+            c.cipher, c.initiator = cipher, initiator
+            _fill_endpoint(c.endpoint, endpoint)
+            ffi.memmove(c.send_key, send_key, KEY_BYTES)
+            ffi.memmove(c.receive_key, receive_key, KEY_BYTES)
+            rc = lib.mesh_session_install(self._c, c)
+            _check(rc, what, _LOCKED_REMEDY if rc == -errno.ENOMEM else "")
+        finally:
+            ffi.memmove(c, bytes(ffi.sizeof("struct session_config")), ffi.sizeof(c[0]))
+            _wipe(send_key)
+            _wipe(receive_key)
+
+    def remove_session(self, local_index: int) -> None:
+        """Forget the keys and wipe them."""
+        c = lib.mesh_session_unlink(self._c, local_index)
+        if c == ffi.NULL:
+            raise MeshCoreError(errno.ENOENT, f"remove session {local_index:#x}")
+        self._sync()
+        # A worker in the breath that just ended may have made it current again.
+        lib.mesh_session_detach(c)
+        self._sync()
+        lib.mesh_session_free(c)
+
+    def promote_session(self, local_index: int) -> None:
+        """Seal the peer's packets with this session from now on."""
+        _check(lib.mesh_session_promote(self._c, local_index), f"use session {local_index:#x}")
+
+    def set_endpoint(self, local_index: int, endpoint: Address) -> None:
+        c = ffi.new("struct mesh_endpoint *")
+        _fill_endpoint(c, endpoint)
+        rc = lib.mesh_session_set_endpoint(self._c, local_index, c)
+        _check(rc, f"move session {local_index:#x}")
+
+    def session_stats(self, local_index: int) -> SessionStats:
+        c = ffi.new("struct session_stats *")
+        _check(lib.mesh_session_stats(self._c, local_index, c), f"read session {local_index:#x}")
+        return SessionStats(
+            tx_records=c.tx_records,
+            tx_bytes=c.tx_bytes,
+            rx_records=c.rx_records,
+            rx_bytes=c.rx_bytes,
+            rx_failed=c.rx_failed,
+            last_tx_ns=c.last_tx_ns,
+            last_keepalive_ns=c.last_keepalive_ns,
+            last_rx_ns=c.last_rx_ns,
+            last_rx_packet_ns=c.last_rx_packet_ns,
+            confirmed=bool(c.confirmed),
+            current=bool(c.current),
+            endpoint=Address.from_packed(bytes(c.endpoint.address), c.endpoint.port),
+        )
+
+    def send_keepalive(self, peer: int) -> None:
+        """One empty record under the peer's current session.  Raises MeshCoreError: ENOENT no such
+        peer or no lane, ENOKEY no session, or what the socket said."""
+        _check(lib.mesh_send_keepalive(self._c, peer), f"send a keepalive to peer {peer}")
