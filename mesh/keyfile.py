@@ -49,7 +49,7 @@ def _load(path: str, what: str, make: str, where: str) -> bytes:
             "make it readable for the user that runs the daemon",
             place,
         ) from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise ConfigError(f"the {what} file is no ordinary file", f"{make} FILE", place)
@@ -60,7 +60,9 @@ def _load(path: str, what: str, make: str, where: str) -> bytes:
                 f"chmod 600 {path}",
                 place,
             )
-        content = file.read(_FILE_BYTES_MAX + 1)
+        content = os.read(fd, _FILE_BYTES_MAX + 1)
+    finally:
+        os.close(fd)
     lines = content.splitlines()
     if len(content) > _FILE_BYTES_MAX or len(lines) != 1:
         raise ConfigError(f"the {what} file is not a single line", f"{make} FILE", place)
