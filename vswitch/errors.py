@@ -25,7 +25,7 @@ class UserError(VswError):
     """The user's mistake: what is wrong, where, and what to do.  Always one message.
 
     what:   what was found and what was expected instead.
-    remedy: what to do about it, as an imperative.
+    remedy: what to do about it, as an imperative; "" when what says it already.
     """
 
     def __init__(self, what: str, remedy: str, place: Place | None = None) -> None:
@@ -36,7 +36,8 @@ class UserError(VswError):
 
     def __str__(self) -> str:
         where = str(self.place)
-        return f"{where + ': ' if where else ''}{self.what}; {self.remedy}"
+        message = f"{self.what}; {self.remedy}" if self.remedy else self.what
+        return f"{where}: {message}" if where else message
 
 
 class CoreError(VswError):
