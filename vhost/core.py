@@ -1,0 +1,143 @@
+"""vhost's C, wrapped: the only file here that imports the extension.
+
+Every class holds what C borrows and frees it in close().  What other packages pass on to their own
+C leaves as `object`.
+"""
+
+import _dataplane
+
+from vhost.backend import RingSpec
+from vhost.errors import CoreError
+from vhost.messages import RegionSpec
+
+ffi = _dataplane.ffi
+lib = _dataplane.lib
+
+_ROLES = {
+    "rx": lib.VHOST_ROLE_RX,
+    "tx": lib.VHOST_ROLE_TX,
+    "control": lib.VHOST_ROLE_CONTROL,
+}
+_REASONS: dict[int, str] = {
+    number: name.removeprefix("VIRTQ_").lower()
+    for number, name in ffi.typeof("enum virtq_reason").elements.items()
+}
+
+
+def _check(rc: int, what: str) -> None:
+    if rc < 0:
+        raise CoreError(-rc, what)
+
+
+class Port:
+    """struct port of a virtual machine's network card."""
+
+    def __init__(self, port_id: int) -> None:
+        self.cdata = lib.vhost_port_new(port_id)
+        if self.cdata == ffi.NULL:
+            raise CoreError(ffi.errno or 12, "cannot make a port")
+
+    def close(self) -> None:
+        """No published snapshot may list the port."""
+        lib.vhost_port_free(self.cdata)
+        self.cdata = ffi.NULL
+
+    @property
+    def event_fd(self) -> int:
+        return int(lib.vhost_port_event_fd(self.cdata))
+
+    @property
+    def memory_lost(self) -> bool:
+        return bool(lib.vhost_port_memory_lost(self.cdata))
+
+    @property
+    def pairs(self) -> int:
+        return int(lib.vhost_port_pairs(self.cdata))
+
+    def set_max_pairs(self, pairs: int) -> None:
+        lib.vhost_port_set_max_pairs(self.cdata, pairs)
+
+    def reset(self) -> None:
+        lib.vhost_port_reset(self.cdata)
+
+    def set_tx(self, queues: "list[Queue]") -> None:
+        """The guest's RX rings to transmit to; reap() after every worker is past this."""
+        array = ffi.new("struct vhost_queue *[]", [queue.cdata for queue in queues])
+        _check(lib.vhost_port_set_tx(self.cdata, array, len(queues)), "cannot set the rings")
+
+    def reap(self) -> None:
+        lib.vhost_port_reap(self.cdata)
+
+
+class Memory:
+    """A guest's memory: its regions, mapped, and the table of them."""
+
+    def __init__(self, port: Port, specs: list[RegionSpec]) -> None:
+        self._regions: list[object] = []
+        self.specs = tuple(specs)
+        self.table = lib.mem_table_new()
+        if self.table == ffi.NULL:
+            raise CoreError(12, "cannot make a memory table")
+        try:
+            for spec in specs:
+                self._add(port, spec)
+        except CoreError:
+            self.close()
+            raise
+
+    def _add(self, port: Port, spec: RegionSpec) -> None:
+        what = f"memory region of {spec.size_bytes} bytes at {spec.guest:#x}"
+        out = ffi.new("struct mem_region **")
+        rc = lib.mem_region_map(
+            port.cdata, spec.fd, spec.guest, spec.size_bytes, spec.user, spec.offset, out
+        )
+        _check(rc, what)
+        self._regions.append(out[0])
+        _check(lib.mem_table_add(self.table, out[0]), what)
+
+    def close(self) -> None:
+        """No worker may use a ring in it."""
+        for region in self._regions:
+            lib.mem_region_unmap(region)
+        self._regions = []
+        lib.mem_table_free(self.table)
+        self.table = ffi.NULL
+
+
+class Queue:
+    """A started ring."""
+
+    def __init__(self, port: Port, memory: Memory, spec: RingSpec) -> None:
+        self._memory = memory
+        ring = ffi.new("struct vhost_ring *")
+        ring.features = spec.features
+        ring.desc, ring.avail, ring.used = spec.desc, spec.avail, spec.used
+        ring.num, ring.role = spec.num, _ROLES[spec.role]
+        ring.kick_fd, ring.call_fd = spec.kick_fd, spec.call_fd
+        ring.enabled, ring.index = spec.enabled, spec.index
+        out = ffi.new("struct vhost_queue **")
+        rc = lib.vhost_queue_start(port.cdata, memory.table, ring, out)
+        _check(rc, f"cannot start ring {spec.index}")
+        self.cdata = out[0]
+        self.spec = spec
+
+    def close(self) -> None:
+        """No worker may use it."""
+        lib.vhost_queue_free(self.cdata)
+        self.cdata = ffi.NULL
+
+    @property
+    def rxq(self) -> object:
+        return lib.vhost_queue_rxq(self.cdata)
+
+    def enable(self, enabled: bool) -> None:
+        lib.vhost_queue_enable(self.cdata, enabled)
+
+    def set_call(self, fd: int) -> None:
+        lib.vhost_queue_set_call(self.cdata, fd)
+
+    def status(self) -> tuple[str, int, int]:
+        """Why it broke ("ok"), index of the first unfinished chain, the driver's index."""
+        out = ffi.new("struct vhost_queue_status *")
+        lib.vhost_queue_status_read(self.cdata, out)
+        return _REASONS[out.reason], int(out.next_avail), int(out.avail_idx)

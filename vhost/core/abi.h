@@ -1,0 +1,111 @@
+/* abi.h - what the vhost-user backend's C shares with Python: plain structs, enums and prototypes.
+ *
+ * Read by the compiler (through vhost_abi.h, which has the guard) and by cffi.  All functions are
+ * the control thread's and return 0 or -errno unless they say otherwise.
+ *
+ * Life of a ring: vhost_queue_start(), list its rxq in a snapshot (guest's TX) or its queue in
+ * vhost_port_set_tx() (guest's RX), and publish.  To stop it: unlist it, wait until every worker is past
+ * that, read vhost_queue_status_read() for the index to resume from, vhost_queue_free().
+ */
+
+enum {
+    VHOST_MAX_PAIRS = 128,
+    VHOST_MAX_RINGS = 257,         /* 128 pairs and the control queue */
+    VHOST_MAX_REGIONS = 8,         /* SET_MEM_TABLE carries no more */
+    VIRTQ_MAX_NUM = 32768          /* virtio 1.2, 2.7: largest split ring */
+};
+
+/* Which side of the guest a ring serves. */
+enum vhost_role {
+    VHOST_ROLE_RX,                 /* the guest receives: we transmit */
+    VHOST_ROLE_TX,                 /* the guest transmits: we receive */
+    VHOST_ROLE_CONTROL             /* the guest's commands: we serve them */
+};
+
+/* Why a ring was given up.  The names are the users' (lower case, without VIRTQ_). */
+enum virtq_reason {
+    VIRTQ_OK,
+    VIRTQ_AVAIL_JUMP,              /* avail->idx is more than a ring ahead */
+    VIRTQ_HEAD_RANGE,              /* a chain starts beyond the table */
+    VIRTQ_NEXT_RANGE,              /* a descriptor points beyond the table */
+    VIRTQ_LOOP,                    /* a chain is longer than it can be */
+    VIRTQ_ADDRESS,                 /* a buffer is outside of the guest's memory */
+    VIRTQ_DIRECTION,               /* writable where we read, or the reverse */
+    VIRTQ_INDIRECT_UNASKED,        /* the feature was not negotiated */
+    VIRTQ_INDIRECT_NESTED,         /* a table within a table */
+    VIRTQ_INDIRECT_NEXT,           /* INDIRECT and NEXT together */
+    VIRTQ_INDIRECT_SIZE,           /* empty, too long or not whole descriptors */
+    VIRTQ_CONTROL_SHAPE,           /* a command without room for its answer */
+    VIRTQ_MEMORY_LOST,             /* the memory shrank beneath us */
+    VIRTQ_REASONS
+};
+
+struct mem_region;
+struct mem_table;
+struct vhost_queue;
+
+/* What SET_VRING_* told about a ring. */
+struct vhost_ring {
+    uint64_t features;             /* negotiated, virtio's bits */
+    uint64_t desc;                 /* user addresses of the front-end */
+    uint64_t avail;
+    uint64_t used;
+    uint32_t num;                  /* size */
+    uint32_t role;                 /* enum vhost_role */
+    int32_t kick_fd;               /* -1: none, poll */
+    int32_t call_fd;               /* -1: none */
+    uint32_t enabled;
+    uint32_t index;                /* vhost-user's ring number */
+};
+
+struct vhost_queue_status {
+    uint32_t reason;               /* enum virtq_reason */
+    uint16_t next_avail;           /* index of the first chain not finished */
+    uint16_t avail_idx;            /* the driver's, as it stands */
+    uint32_t in_use;               /* 0 while stopped or disabled */
+};
+
+/* ---- memory.c */
+
+/* Maps size_bytes of fd from offset on, as guest-physical address gpa and front-end address user.
+ * -EINVAL: zero, overflowing; -EBADF: not a file that holds memory; -EFBIG: the file is
+ * shorter; -EMFILE: more regions than the process may have; mmap's errors.  lost: set to 1 when the file shrinks
+ * beneath the mapping, and event_fd becomes readable. */
+int mem_region_map(struct port *p, int fd, uint64_t gpa, uint64_t size_bytes, uint64_t user,
+                   uint64_t offset, struct mem_region **out);
+void mem_region_unmap(struct mem_region *r);
+struct mem_table *mem_table_new(void);
+void mem_table_free(struct mem_table *t);
+/* Lists a region, which must outlive the table.  -EEXIST: overlaps; -ENOSPC: too many. */
+int mem_table_add(struct mem_table *t, const struct mem_region *r);
+
+/* ---- vhost_port.c */
+
+struct port *vhost_port_new(uint16_t id);
+void vhost_port_free(struct port *p);
+/* Becomes readable when a ring broke or memory was lost. */
+int vhost_port_event_fd(const struct port *p);
+/* 1 once memory was lost; vhost_port_reset() forgets it, for the next connection. */
+uint32_t vhost_port_memory_lost(const struct port *p);
+void vhost_port_reset(struct port *p);
+/* Pairs that the control queue may switch between, and what it is set to. */
+void vhost_port_set_max_pairs(struct port *p, uint32_t pairs);
+uint32_t vhost_port_pairs(const struct port *p);
+/* The guest's RX rings that transmit uses from now on; the former set is kept for those in the middle of it until
+ * vhost_port_reap(), which is called when every worker is past this. */
+int vhost_port_set_tx(struct port *p, struct vhost_queue *const *queues, uint32_t count);
+void vhost_port_reap(struct port *p);
+
+/* ---- vhost_queue.c */
+
+/* -EINVAL: size or alignment; -EFAULT: the rings are not in the table's memory. */
+int vhost_queue_start(struct port *p, struct mem_table *t, const struct vhost_ring *ring,
+                      struct vhost_queue **out);
+void vhost_queue_free(struct vhost_queue *q);
+/* A TX or control ring's. */
+struct rxq *vhost_queue_rxq(struct vhost_queue *q);
+/* Any time. */
+void vhost_queue_enable(struct vhost_queue *q, uint32_t enabled);
+/* Any time; the former fd may be closed when every worker is past it.  Calls once, so that nothing is missed. */
+void vhost_queue_set_call(struct vhost_queue *q, int fd);
+void vhost_queue_status_read(const struct vhost_queue *q, struct vhost_queue_status *out);

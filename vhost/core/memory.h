@@ -1,0 +1,66 @@
+/* memory.h - the guest's memory as we map it, and the translation of its addresses.
+ *
+ * A table lists regions and never changes while a ring uses it.  Every translation checks address and
+ * length: a buffer may end in another region than it starts in, so what comes back is the part
+ * that lies in one piece.
+ *
+ * Untrusted:  fds, addresses, sizes and offsets come from the front-end, addresses and lengths of
+ *             buffers from the guest.
+ * Threads:    regions and tables: the control thread; translation: anybody, with a hint of their own.
+ *             The SIGBUS handler runs in whichever thread touched lost memory.
+ * Source:     vhost-user specification, "Memory region description"; CVE-2018-1059 for the lengths.
+ */
+#ifndef VHOST_MEMORY_H
+#define VHOST_MEMORY_H
+
+#include "vhost/core/vhost_abi.h"
+
+struct mem_region {
+    uint64_t gpa;         /* first guest-physical address */
+    uint64_t size_bytes;
+    uint64_t user;        /* the same byte's address in the front-end */
+    uint8_t *base;        /* the same byte here */
+    uint8_t *map;         /* the mapping, which starts and ends at page borders */
+    uint64_t map_bytes;
+    uint32_t slot;        /* in the SIGBUS handler's table */
+};
+
+struct mem_table {
+    uint32_t count;
+    struct mem_region regions[VHOST_MAX_REGIONS]; /* ordered by gpa */
+};
+
+/* What lost memory sets off; lives in the port. */
+struct mem_alarm {
+    uint32_t lost;
+    int event_fd;
+};
+
+struct mem_alarm *vhost_port_alarm(struct port *p);
+
+/* The region that holds gpa, or NULL. */
+const struct mem_region *mem_find(const struct mem_table *t, uint64_t gpa);
+
+/* Where len_bytes of front-end addresses lie in one piece, or NULL. */
+uint8_t *mem_user(const struct mem_table *t, uint64_t user, uint64_t len_bytes);
+
+/* Where gpa lies; *part becomes how many of len_bytes follow in one piece.  NULL: nowhere.
+ * hint: any number below the table's count or 0; remembers the region. */
+static inline uint8_t *mem_at(const struct mem_table *t, uint32_t *hint, uint64_t gpa,
+                              uint32_t len_bytes, uint32_t *part)
+{
+    const struct mem_region *r = &t->regions[*hint];
+    uint64_t offset = gpa - r->gpa;
+    if (unlikely(offset >= r->size_bytes)) {
+        r = mem_find(t, gpa);
+        if (r == NULL)
+            return NULL;
+        *hint = (uint32_t)(r - t->regions);
+        offset = gpa - r->gpa;
+    }
+    uint64_t rest = r->size_bytes - offset;
+    *part = rest < len_bytes ? (uint32_t)rest : len_bytes;
+    return r->base + offset;
+}
+
+#endif

@@ -1,0 +1,183 @@
+/* vhost_rx.c - takes frames from a guest: describes the chains of its TX ring as packets.
+ *
+ * A burst gives nothing back, so it may be taken again; what cannot become a packet is given back
+ * when it is the oldest, and ends the burst before it when it is not.
+ *
+ * Untrusted:  ring and buffers.  The virtio-net header and the frame's first bytes are copied once;
+ *             nothing decides by what is in guest memory afterwards.
+ * Threads:    the worker that polls the queue.
+ * Source:     virtio 1.2, section 5.1.6.2.
+ */
+#include "vhost/core/vhost_port.h"
+
+/* Beside enum drop. */
+enum { KEPT = -1, BROKEN = -2 };
+
+enum {
+    SHORTEST_FRAME = 14,                           /* addresses and type */
+    CHAIN_SEGMENTS = MAX_SEGMENTS + VNET_MAX_BYTES /* a byte of header in each of the first */
+};
+
+static int describe(struct vhost_queue *q, uint16_t head, struct segment *segs, struct packet *p);
+static uint32_t burst_nothing(struct vhost_queue *q, struct breath *b, uint32_t n);
+
+uint32_t vhost_rx_burst(struct rxq *rxq, struct breath *b, struct packet **out, uint32_t max)
+{
+    struct vhost_queue *q = CONTAINER_OF(rxq, struct vhost_queue, rxq);
+    struct vhost_rx *rx = &q->rx;
+    uint32_t n = min_u32(min_u32(virtq_available(&q->vq), max), BURST);
+    uint32_t count = 0, dropped = 0, segs = 0, bytes = 0;
+    if (n == 0 || unlikely(!load_relaxed(&q->enabled)))
+        return burst_nothing(q, b, n);
+    for (uint32_t i = 0; i < n; i++) {
+        rx->heads[i] = virtq_head(&q->vq, i);
+        virtq_prefetch_desc(&q->vq, rx->heads[i]);
+    }
+    for (uint32_t i = 0; i < n && bytes < RX_BURST_BYTES && segs + CHAIN_SEGMENTS <= SEGMENT_POOL;
+         i++) {
+        struct packet *p = &b->packets[count];
+        int reason = describe(q, rx->heads[i], b->segs + segs, p);
+        if (unlikely(reason != KEPT)) {
+            if (count > 0 || reason == BROKEN)
+                break;
+            virtq_put_used(&q->vq, rx->heads[i], 0);
+            port_drop(rxq->port, b, (enum drop)reason, 1);
+            dropped++;
+            continue;
+        }
+        p->ingress = rxq->port->id;
+        rx->heads[count] = rx->heads[i];
+        rx->bytes[count] = p->len_bytes;
+        rx->gso[count] = p->gso_type != GSO_NONE;
+        out[count++] = p;
+        segs = (uint32_t)(p->segs - b->segs) + p->segs_count;
+        bytes += p->len_bytes;
+    }
+    if (unlikely(dropped > 0))
+        vhost_queue_publish(q, b);
+    if (unlikely(virtq_broken(&q->vq)))
+        vhost_queue_report(q);
+    rx->count = count;
+    return count;
+}
+
+void vhost_rx_done(struct rxq *rxq, struct breath *b, uint32_t n)
+{
+    struct vhost_queue *q = CONTAINER_OF(rxq, struct vhost_queue, rxq);
+    struct counters *c = port_counters(rxq->port, b);
+    uint64_t bytes = 0, gso = 0;
+    ASSERT(n <= q->rx.count);
+    if (n == 0)
+        return;
+    for (uint32_t i = 0; i < n; i++) {
+        virtq_put_used(&q->vq, q->rx.heads[i], 0);
+        bytes += q->rx.bytes[i];
+        gso += q->rx.gso[i];
+    }
+    q->rx.count = 0;
+    vhost_queue_publish(q, b);
+    counter_add(&c->rx_packets, n);
+    counter_add(&c->rx_bytes, bytes);
+    counter_add(&c->rx_gso_packets, gso);
+}
+
+/* Broken, empty, or started but disabled: the last one's frames are taken and dropped, as the
+ * vhost-user specification has it under "Ring states". */
+static uint32_t burst_nothing(struct vhost_queue *q, struct breath *b, uint32_t n)
+{
+    q->rx.count = 0;
+    if (unlikely(virtq_broken(&q->vq)))
+        vhost_queue_report(q);
+    if (n == 0)
+        return 0;
+    for (uint32_t i = 0; i < n; i++)
+        virtq_put_used(&q->vq, virtq_head(&q->vq, 0), 0);
+    vhost_queue_publish(q, b);
+    port_drop(&q->port->port, b, DROP_DISABLED_QUEUE, n);
+    return 0;
+}
+
+/* Takes the header out of the first segments, which may hold any number of its bytes each
+ * (CVE-2022-2132), into a private copy. */
+static void take_header(struct packet *p, uint8_t *header, uint32_t header_bytes)
+{
+    for (uint32_t i = 0; i < header_bytes; i++) {
+        struct segment *s = p->segs;
+        header[i] = guest_load8(s->base);
+        s->base++;
+        if (--s->len_bytes == 0) {
+            p->segs++;
+            p->segs_count--;
+        }
+    }
+}
+
+static void copy_head(struct packet *p)
+{
+    uint32_t copied = 0;
+    for (uint32_t i = 0; i < p->segs_count && copied < p->head_len; i++) {
+        uint64_t rest = p->head_len - copied, n = p->segs[i].len_bytes;
+        n = n < rest ? n : rest;
+        memcpy(p->head + copied, p->segs[i].base, n);
+        copied += (uint32_t)n;
+    }
+}
+
+/* Fills all fields but those that offloads and parsing fill. */
+static void packet_begin(struct packet *p, struct segment *segs, uint32_t segs_count,
+                         uint32_t len_bytes)
+{
+    memset(p, 0, offsetof(struct packet, head));
+    p->segs = segs;
+    p->segs_count = (uint16_t)segs_count;
+    p->len_bytes = len_bytes;
+    p->head_len = (uint16_t)min_u32(len_bytes, HEAD_BYTES);
+}
+
+static int offloads(struct packet *p, const uint8_t *header)
+{
+    return vnet_read(header, p) && pkt_offload_ok(p) ? KEPT : DROP_BAD_OFFLOAD;
+}
+
+/* A chain of several buffers, or a wrong one. */
+static int describe_chain(struct vhost_queue *q, uint16_t head, struct segment *segs,
+                          struct packet *p)
+{
+    struct virtq_buffers buffers;
+    uint8_t header[VNET_MAX_BYTES];
+    if (!virtq_chain(&q->vq, head, VIRTQ_READABLE, segs, CHAIN_SEGMENTS, &buffers))
+        return BROKEN;
+    if (buffers.too_many)
+        return DROP_SEGMENTS;
+    if (buffers.len_bytes < q->header_bytes + SHORTEST_FRAME)
+        return DROP_SHORT;
+    if (buffers.len_bytes > q->header_bytes + (uint64_t)MAX_FRAME_BYTES)
+        return DROP_OVERSIZE;
+    packet_begin(p, segs, buffers.segs, (uint32_t)buffers.len_bytes - q->header_bytes);
+    take_header(p, header, q->header_bytes);
+    if (p->segs_count > MAX_SEGMENTS)
+        return DROP_SEGMENTS;
+    copy_head(p);
+    return (header[0] & 1) | header[1] ? offloads(p, header) : KEPT;
+}
+
+/* The chain at head as packet p with its segments at segs: KEPT, BROKEN or an enum drop. */
+static int describe(struct vhost_queue *q, uint16_t head, struct segment *segs, struct packet *p)
+{
+    uint32_t len_bytes, frame_bytes;
+    uint8_t *base = virtq_single(&q->vq, head, 0, &len_bytes);
+    if (unlikely(base == NULL || len_bytes < q->header_bytes + SHORTEST_FRAME))
+        return describe_chain(q, head, segs, p);
+    frame_bytes = len_bytes - q->header_bytes;
+    if (unlikely(frame_bytes > MAX_FRAME_BYTES))
+        return DROP_OVERSIZE;
+    segs[0] = (struct segment){.base = base + q->header_bytes, .len_bytes = frame_bytes};
+    packet_begin(p, segs, 1, frame_bytes);
+    memcpy(p->head, segs[0].base, p->head_len);
+    if (likely(((guest_load8(base) & 1) | guest_load8(base + 1)) == 0))
+        return KEPT;
+    uint8_t header[VNET_MAX_BYTES]; /* read anew: what the look above saw decided nothing else */
+    for (uint32_t i = 0; i < VNET_NUM_BUFFERS_AT; i++)
+        header[i] = guest_load8(base + i);
+    return offloads(p, header);
+}

@@ -1,0 +1,125 @@
+/* vhost_tx.c - gives frames to a guest: which of its RX rings, under its lock, for how long.
+ *
+ * A full ring: with TX_MAY_WAIT the caller keeps its packets and comes again, for at most
+ * TX_WAIT_NS; then they are dropped, and so is everything else at once until the guest adds buffers,
+ * so a dead guest costs its neighbours one wait.
+ *
+ * Untrusted:  see vhost_put.c for what is written; here only avail->idx.
+ * Threads:    any worker.  One lock at a time, for at most TX_HOLD_BYTES.
+ */
+#include "vhost/core/vhost_port.h"
+
+enum { LOCK_TRIES = 1000 }; /* of a caller that cannot come again: some 20 us, longer than a hold */
+
+struct hold {
+    uint32_t taken;      /* packets finished, delivered or dropped */
+    uint32_t delivered;
+    uint32_t gso;
+    uint64_t bytes;
+    bool full;
+};
+
+static bool lock_queue(struct vhost_tx *tx, uint32_t flags)
+{
+    if (likely(trylock_take(&tx->lock)))
+        return true;
+    for (int i = 0; i < LOCK_TRIES && !(flags & TX_MAY_WAIT); i++) {
+        cpu_relax();
+        if (trylock_take(&tx->lock))
+            return true;
+    }
+    return false;
+}
+
+/* Whether the ring that just ran full may be waited for. */
+static bool may_wait(struct vhost_queue *q, const struct breath *b, uint32_t flags)
+{
+    struct vhost_tx *tx = q->tx;
+    if (!(flags & TX_MAY_WAIT) || virtq_broken(&q->vq))
+        return false;
+    if (tx->gave_up && tx->waited_at == q->vq.avail_idx)
+        return false;
+    if (tx->gave_up || tx->waiting_since_ns == 0) {
+        tx->gave_up = false;
+        tx->waiting_since_ns = b->now_ns | 1; /* 0 means not waiting */
+        return true;
+    }
+    if (b->now_ns - tx->waiting_since_ns < TX_WAIT_NS)
+        return true;
+    tx->gave_up = true;
+    tx->waited_at = q->vq.avail_idx;
+    tx->waiting_since_ns = 0;
+    return false;
+}
+
+/* Writes as many packets as one hold of the lock may. */
+static void hold_queue(struct vhost_queue *q, struct breath *b, struct packet *const *pkts,
+                       uint32_t n, struct hold *h)
+{
+    uint16_t before = q->vq.used_idx;
+    for (; h->taken < n && h->bytes < TX_HOLD_BYTES; h->taken++) {
+        struct packet *p = pkts[h->taken];
+        uint64_t bytes = p->len_bytes;
+        enum vhost_put put = vhost_put_packet(q, b, p);
+        if (unlikely(put == PUT_FULL)) {
+            h->full = true;
+            break;
+        }
+        if (likely(put == PUT_DONE)) {
+            h->delivered++;
+            h->gso += (vnet_asks(p) & q->tx->grants & VNET_ASKS_GSO) != 0;
+            h->bytes += bytes;
+        }
+    }
+    if (likely(q->vq.used_idx != before)) {
+        q->tx->waiting_since_ns = 0;
+        q->tx->gave_up = false;
+        vhost_queue_publish(q, b);
+    }
+}
+
+static struct vhost_queue *choose_queue(const struct vhost_port *vp, const struct breath *b)
+{
+    const struct vhost_txset *set = load_acquire(&vp->txset); /* pairs with vhost_port_set_tx */
+    if (set == NULL || set->count == 0)
+        return NULL;
+    uint32_t count = min_u32(set->count, load_relaxed(&vp->pairs));
+    return set->queues[count > 1 ? b->worker % count : 0];
+}
+
+uint32_t vhost_port_tx(struct port *p, struct breath *b, struct packet *const *pkts, uint32_t n,
+                       uint32_t flags)
+{
+    struct vhost_queue *q = choose_queue(vhost_port_of(p), b);
+    struct counters *c = port_counters(p, b);
+    uint32_t taken = 0;
+    if (unlikely(q == NULL || virtq_broken(&q->vq))) {
+        port_drop(p, b, DROP_PORT_DOWN, n);
+        return n;
+    }
+    while (taken < n) {
+        struct hold h = {0};
+        if (!lock_queue(q->tx, flags)) {
+            if (flags & TX_MAY_WAIT)
+                break;
+            port_drop(p, b, DROP_RING_FULL, n - taken);
+            return n;
+        }
+        hold_queue(q, b, pkts + taken, n - taken, &h);
+        bool wait = h.full && may_wait(q, b, flags);
+        if (unlikely(virtq_broken(&q->vq)))
+            vhost_queue_report(q);
+        trylock_give(&q->tx->lock);
+        taken += h.taken;
+        counter_add(&c->tx_packets, h.delivered);
+        counter_add(&c->tx_bytes, h.bytes);
+        counter_add(&c->tx_gso_packets, h.gso);
+        if (wait)
+            break;
+        if (h.full) {
+            port_drop(p, b, virtq_broken(&q->vq) ? DROP_PORT_DOWN : DROP_RING_FULL, n - taken);
+            return n;
+        }
+    }
+    return taken;
+}

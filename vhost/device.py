@@ -1,0 +1,140 @@
+"""The rings and the memory of one port: what the protocol machine acts on.
+
+A ring goes into service by being listed and published, and out of it by being unlisted, published
+and waited for; only then is anything of it changed or freed.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from vhost.backend import RingSpec
+from vhost.core import Memory, Port, Queue
+from vhost.errors import CoreError, LocalError, RefusedError
+from vhost.messages import RegionSpec
+
+
+class Switch(Protocol):
+    """What a port needs of the switch."""
+
+    def republish(self) -> None:
+        """Publish what all ports list now; on return every worker is past what was before."""
+
+    def sync(self) -> None:
+        """On return every worker is past what was published or unlinked before the call."""
+
+
+class CoreDevice:
+    """Implements backend.Device with C rings.
+
+    rxqs: the receive queues that are in service; the switch reads it in republish().
+    """
+
+    def __init__(self, port: Port, switch: Switch, rxqs: list[object]) -> None:
+        self._port = port
+        self._switch = switch
+        self._rxqs = rxqs
+        self._memory: Memory | None = None
+        self.queues: dict[int, Queue] = {}
+
+    # ---- backend.Device
+
+    def replace_memory(self, regions: Sequence[RegionSpec]) -> list[int]:
+        memory = self._map(regions) if regions else None
+        former, specs = self._memory, {i: q.spec for i, q in self.queues.items()}
+        self._retire(list(self.queues))
+        self._memory = memory
+        if former is not None:
+            former.close()
+        lost = []
+        for index, spec in specs.items():
+            try:
+                self._add(spec)
+            except RefusedError:
+                lost.append(index)
+        self._list()
+        return lost
+
+    def start_ring(self, spec: RingSpec) -> None:
+        if spec.index in self.queues:
+            raise LocalError(f"ring {spec.index} runs already")
+        self._add(spec)
+        self._list()
+
+    def stop_ring(self, index: int) -> int:
+        return self._retire([index])[index]
+
+    def enable_ring(self, index: int, enabled: bool) -> None:
+        queue = self.queues[index]
+        queue.spec = replace(queue.spec, enabled=enabled)
+        queue.enable(enabled)
+        if queue.spec.role == "rx":
+            self._publish_tx()
+            self._switch.sync()
+            self._port.reap()
+
+    def set_call(self, index: int, fd: int) -> None:
+        queue = self.queues[index]
+        queue.spec = replace(queue.spec, call_fd=fd)
+        _set_nonblocking(fd)
+        queue.set_call(fd)
+        self._switch.sync()
+
+    def set_max_pairs(self, pairs: int) -> None:
+        self._port.set_max_pairs(pairs)
+
+    def close_fd(self, fd: int) -> None:
+        os.close(fd)
+
+    def retire_port(self) -> None:
+        """Nobody transmits to the port after this."""
+        self._port.set_tx([])
+        self._switch.sync()
+        self._port.reap()
+
+    # ---- in and out of service
+
+    def _map(self, regions: Sequence[RegionSpec]) -> Memory:
+        try:
+            return Memory(self._port, list(regions))
+        except CoreError as error:
+            raise RefusedError(str(error)) from error
+
+    def _add(self, spec: RingSpec) -> None:
+        memory = self._memory
+        if memory is None:
+            raise RefusedError(f"ring {spec.index} has no memory")
+        _set_nonblocking(spec.call_fd)
+        try:
+            self.queues[spec.index] = Queue(self._port, memory, spec)
+        except CoreError as error:
+            raise RefusedError(str(error)) from error
+
+    def _retire(self, indices: Sequence[int]) -> dict[int, int]:
+        """Take rings out of service and free them; returns where each would go on."""
+        retired = {index: self.queues.pop(index) for index in indices}
+        if retired:
+            self._list()
+        bases = {}
+        for index, queue in retired.items():
+            bases[index] = queue.status()[1]
+            queue.close()
+        return bases
+
+    def _list(self) -> None:
+        """List what is in service, and wait until nobody uses anything else."""
+        self._rxqs[:] = [q.rxq for _, q in sorted(self.queues.items()) if q.spec.role != "rx"]
+        self._publish_tx()
+        self._switch.republish()
+        self._port.reap()
+
+    def _publish_tx(self) -> None:
+        ready = [q for _, q in sorted(self.queues.items()) if q.spec.role == "rx"]
+        self._port.set_tx([q for q in ready if q.spec.enabled])
+
+
+def _set_nonblocking(fd: int) -> None:
+    """A call that nobody picks up must not stop the worker that makes it."""
+    if fd >= 0:
+        os.set_blocking(fd, False)

@@ -1,0 +1,280 @@
+"""A virtual machine's network card as a port: connections come and go, the port stays.
+
+Client mode: the VM listens, we connect, again and for ever; a VMM that waits for us boots at
+once.  Server mode: we listen, for one front-end at a time.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from dataclasses import dataclass
+
+from vhost import messages as m
+from vhost import sockets
+from vhost.backend import Backend
+from vhost.core import Port
+from vhost.device import CoreDevice, Switch
+from vhost.errors import DisconnectedError, RemoteError, VhostError
+from vhost.messages import Feature, Header, ProtocolFeature
+from vhost.server import Connection
+
+__all__ = ["Switch", "VhostConfig", "VhostPort"]
+
+RETRY_S = 0.1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VhostConfig:
+    """mtu_bytes: told to the guest.  mac: 6 bytes, told to the guest; None: it chooses its own."""
+
+    path: str
+    mode: str  # "client" or "server"
+    mtu_bytes: int
+    socket_mode: int = 0o660
+    socket_group: str | None = None
+    mac: bytes | None = None
+
+
+class VhostPort:
+    """c_port: struct port *.  c_rxqs: the receive queues that are in service now."""
+
+    def __init__(
+        self,
+        port_id: int,
+        name: str,
+        config: VhostConfig,
+        switch: Switch,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self._loop = loop
+        self._port = Port(port_id)
+        self.c_port: object = self._port.cdata
+        self.c_rxqs: list[object] = []
+        self._device = CoreDevice(self._port, switch, self.c_rxqs)
+        self._listener: sockets.Listener | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._connection: Connection | None = None
+        self._backend: Backend | None = None
+        self._state = "stopped"
+        self._reason = ""
+        self._connections = 0
+        self._broken: dict[int, str] = {}
+
+    # ---- life
+
+    def start(self) -> None:
+        """Begin to listen or connect.  Raises VhostError when it can never work."""
+        config = self.config
+        if config.mode == "server":
+            self._listener = sockets.listen(config.path, config.socket_mode, config.socket_group)
+            self._await_front_end()
+        else:
+            sockets.check_path(config.path)
+            self._state = "connecting"
+            self._connect()
+        self._loop.add_reader(self._port.event_fd, self._on_event)
+
+    def close(self) -> None:
+        """The port must not be in any snapshot that is published after this."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._connection is not None:
+            self._drop_connection()
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener.sock.fileno())
+            self._listener.close()
+            self._listener = None
+        if self._state != "stopped":
+            self._loop.remove_reader(self._port.event_fd)
+        self._state = "stopped"
+        self._device.retire_port()
+        self._port.close()
+
+    # ---- connections
+
+    def _await_front_end(self) -> None:
+        if self._listener is not None:
+            self._state = "listening"
+            self._loop.add_reader(self._listener.sock.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            sock, _ = self._listener.sock.accept()
+        except OSError as error:
+            # The front-end went away again, or we are out of descriptors.
+            self._reason = f"cannot accept: {error.strerror}"
+            return
+        # One at a time: the next one waits in the socket's queue.
+        self._loop.remove_reader(self._listener.sock.fileno())
+        self._connected(sock)
+
+    def _connect(self) -> None:
+        self._retry = None
+        try:
+            sock = sockets.connect(self.config.path)
+        except OSError as error:
+            reason = sockets.explain_connect(error)
+            if reason != self._reason:
+                log.info("%s: %s: waiting: %s", self.name, self.config.path, reason)
+            self._reason = reason
+            self._retry = self._loop.call_later(RETRY_S, self._connect)
+            return
+        self._connected(sock)
+
+    def _connected(self, sock: socket.socket) -> None:
+        offered = int(m.OFFERED_FEATURES)
+        if self.config.mac is not None:
+            offered |= Feature.MAC
+        self._port.reset()
+        self._broken = {}
+        self._backend = Backend(
+            device=self._device,
+            offered=offered,
+            mac=self.config.mac or bytes(6),
+            mtu_bytes=self.config.mtu_bytes,
+        )
+        self._connection = Connection(sock, self._on_message)
+        self._connections += 1
+        self._state = "connected"
+        self._reason = ""
+        log.info("%s: %s: front-end connected", self.name, self.config.path)
+        self._loop.add_reader(self._connection.fileno(), self._on_readable)
+
+    def _on_readable(self) -> None:
+        assert self._connection is not None
+        try:
+            self._connection.on_readable()
+        except DisconnectedError as error:
+            self._lose(str(error), logging.INFO)
+        except RemoteError as error:
+            self._lose(str(error))
+
+    def _on_message(self, header: Header, payload: bytes, fds: list[int]) -> None:
+        assert self._backend is not None
+        assert self._connection is not None
+        self._backend.receive_message(header, payload, fds)
+        self._connection.send(self._backend.replies_to_send())
+        if self._connection.has_unsent:
+            self._loop.add_writer(self._connection.fileno(), self._on_writable)
+
+    def _on_writable(self) -> None:
+        assert self._connection is not None
+        try:
+            self._connection.on_writable()
+        except RemoteError as error:
+            self._lose(str(error))
+            return
+        if not self._connection.has_unsent:
+            self._loop.remove_writer(self._connection.fileno())
+
+    def _lose(self, reason: str, level: int = logging.WARNING) -> None:
+        log.log(level, "%s: %s: connection ended: %s", self.name, self.config.path, reason)
+        self._drop_connection()
+        self._reason = reason
+        if self._listener is not None:
+            self._await_front_end()
+        else:
+            self._state = "connecting"
+            self._retry = self._loop.call_later(0, self._connect)
+
+    def _drop_connection(self) -> None:
+        assert self._connection is not None
+        assert self._backend is not None
+        self._loop.remove_reader(self._connection.fileno())
+        self._loop.remove_writer(self._connection.fileno())
+        self._backend.close()
+        self._connection.close()
+        self._connection = self._backend = None
+
+    # ---- what the workers report
+
+    def _on_event(self) -> None:
+        os.read(self._port.event_fd, 8)
+        if self._backend is None:
+            return
+        if self._port.memory_lost:
+            self._lose("the front-end took memory away that its rings use")
+            return
+        for index, queue in self._device.queues.items():
+            reason = queue.status()[0]
+            if reason == "ok" or index in self._broken:
+                continue
+            self._broken[index] = reason
+            log.warning("%s: ring %d is broken: %s", self.name, index, reason)
+            error_fd = self._backend.rings[index].error_fd
+            if error_fd >= 0:
+                _signal(error_fd)
+
+    # ---- status
+
+    def status(self) -> dict[str, object]:
+        backend = self._backend
+        status: dict[str, object] = {
+            "type": "vhost-user",
+            "mode": self.config.mode,
+            "path": self.config.path,
+            "state": self._state,
+            "reason": self._reason,
+            "connections": self._connections,
+            "last_step": backend.last_step if backend else "",
+            "features": m.feature_names(backend.features) if backend else [],
+            "protocol_features": (
+                m.feature_names(backend.protocol_features, ProtocolFeature) if backend else []
+            ),
+            "mtu_bytes": self.config.mtu_bytes,
+            "mac": self.config.mac.hex(":") if self.config.mac else None,
+            "pairs": self._port.pairs if backend else 0,
+        }
+        status["queues"] = self._queue_status()
+        status["regions"] = [
+            {"guest": r.guest, "size_bytes": r.size_bytes, "offset": r.offset}
+            for r in (backend.regions if backend else ())
+        ]
+        return status
+
+    def _queue_status(self) -> list[dict[str, object]]:
+        if self._backend is None:
+            return []
+        result = []
+        for index, ring in sorted(self._backend.rings.items()):
+            queue = self._device.queues.get(index)
+            entry: dict[str, object] = {
+                "index": index,
+                "size": ring.num,
+                "started": ring.started,
+                "enabled": ring.enabled,
+                "kick": ring.kick_fd is not None and ring.kick_fd >= 0,
+                "call": ring.call_fd >= 0,
+            }
+            if queue is not None:
+                reason, next_avail, avail_idx = queue.status()
+                entry |= {
+                    "role": queue.spec.role,
+                    "state": reason,
+                    "next": next_avail,
+                    "waiting": (avail_idx - next_avail) & 0xFFFF,
+                }
+            result.append(entry)
+        return result
+
+
+def _signal(fd: int) -> None:
+    os.set_blocking(fd, False)
+    try:
+        os.write(fd, (1).to_bytes(8, "little"))
+    except OSError as error:
+        log.debug("error descriptor: %s", error.strerror)
+
+
+def check_config(config: VhostConfig) -> None:
+    """Raises VhostError for what start() would refuse without trying anything."""
+    if config.mode not in ("client", "server"):
+        raise VhostError(f'mode "{config.mode}": use "client" or "server"')
+    sockets.check_path(config.path)
