@@ -1,7 +1,7 @@
 """Build _dataplane, the C of all packages in one cffi extension (API mode).
 
-setuptools calls it through pyproject.toml.  By hand, `build_core.py DIR` makes a second build in DIR,
-with SANITIZE=address,undefined (any list of gcc's) instrumented.
+setuptools calls it through setup.py.  By hand, `build_core.py DIR` makes a second build in DIR, with
+SANITIZE=address,undefined (any list of gcc's) instrumented.
 
 One module, because a worker calls vhost and mesh ports as plain C.  The declarations are those of
 each package's abi.h, verbatim: cffi compares our sizes and offsets with the compiler's.
@@ -25,12 +25,12 @@ LIBRARIES = ("IPSec_MB", "sodium")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wvla", "-Werror"]
 
 
-def c_sources() -> list[str]:
-    """Paths of all C files, relative to the root."""
+def files(pattern: str) -> list[str]:
+    """Paths of the C files or headers of all packages, relative to the root."""
     return sorted(
         str(path.relative_to(ROOT))
         for package in PACKAGES
-        for path in (ROOT / package / "core").glob("*.c")
+        for path in (ROOT / package / "core").glob(pattern)
     )
 
 
@@ -57,7 +57,8 @@ for package in PACKAGES:
 ffibuilder.set_source(
     "_dataplane",
     "\n".join(f'#include "{HEADERS[package]}"' for package in PACKAGES),
-    sources=c_sources(),
+    sources=files("*.c"),
+    depends=files("*.h"),
     include_dirs=[str(ROOT)],
     libraries=list(LIBRARIES),
     extra_compile_args=compile_args(),

@@ -29,7 +29,7 @@ make_venv() {
     [ -x .venv/bin/python ] || python3 -m venv .venv
     local extras="" stamp=.venv/installed state
     [ $# -gt 0 ] && extras="[$(IFS=,; echo "$*")]"
-    state=$(cat pyproject.toml scripts/build_core.py ./*/core/*.[ch] | sha256sum; python3 --version; echo "${SANITIZE:-}")
+    state=$(cat pyproject.toml setup.py scripts/build_core.py ./*/core/*.[ch] | sha256sum; python3 --version; echo "${SANITIZE:-}")
     if ! grep -qsF -- "$state" "$stamp" || ! grep -qsxF -- "extras $extras" "$stamp"; then
         say "building meshswitch$extras in .venv"
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras"
