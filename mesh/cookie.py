@@ -18,9 +18,12 @@ from mesh.errors import Refusal, RemoteError
 from mesh.identity import Rng
 from mesh.wire import MAC_BYTES
 
+_NS_PER_S = 1_000_000_000
+
 NONCE_BYTES = 24
-SECRET_LIFE_NS = 120 * 1_000_000_000
+SECRET_LIFE_NS = 120 * _NS_PER_S
 NO_MAC2 = bytes(MAC_BYTES)
+LOAD_PER_SECOND = 50  # initiations; beyond that each has to prove its address
 
 
 def mac1_key(public_key: bytes) -> bytes:
@@ -97,8 +100,11 @@ class Sender:
         mac1 = _mac(self._mac1_key, message)
         message += mac1
         self._last_mac1 = mac1
-        mac2 = _mac(self._cookie, message) if now < self._cookie_until else NO_MAC2
+        mac2 = _mac(self._cookie, message) if self.has_cookie(now) else NO_MAC2
         return message + mac2
+
+    def has_cookie(self, now: int) -> bool:
+        return now < self._cookie_until
 
     def open_cookie(self, nonce: bytes, sealed: bytes, now: int) -> None:
         """Take the cookie in the answer to our last message; RemoteError when it is not that."""
@@ -112,5 +118,22 @@ class Sender:
             raise RemoteError(Refusal.DECRYPTION) from None
         self._cookie = cookie
         # A moment less than the receiver's: a cookie on its way must not grow stale.
-        self._cookie_until = now + SECRET_LIFE_NS - 5 * 1_000_000_000
+        self._cookie_until = now + SECRET_LIFE_NS - 5 * _NS_PER_S
         self._last_mac1 = None
+
+
+class LoadMeter:
+    """Whether initiations come faster than LOAD_PER_SECOND: a token bucket of one second."""
+
+    def __init__(self, now: int) -> None:
+        self._credit_ns = _NS_PER_S
+        self._at = now
+
+    def loaded(self, now: int) -> bool:
+        """Asked once per initiation, which it counts."""
+        self._credit_ns = min(_NS_PER_S, self._credit_ns + now - self._at)
+        self._at = now
+        if self._credit_ns < _NS_PER_S // LOAD_PER_SECOND:
+            return True
+        self._credit_ns -= _NS_PER_S // LOAD_PER_SECOND
+        return False

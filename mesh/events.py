@@ -1,0 +1,70 @@
+"""What a Node asks its owner to do, in the order in which it asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mesh.address import Address
+from mesh.wire import Cipher
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAdded:
+    """peer: a number that no other peer has had for a long time.  node_id: 8 bytes."""
+
+    peer: int
+    node_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRemoved:
+    """All its keys were removed before."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallKeypair:
+    """Receive with these keys from now on.
+
+    initiator: also send with them from now on; otherwise only once a record under them has
+    authenticated the peer, which session_confirmed() then reports.
+    """
+
+    peer: int
+    local_index: int
+    remote_index: int
+    send_key: bytes = field(repr=False)
+    receive_key: bytes = field(repr=False)
+    initiator: bool
+    endpoint: Address
+    cipher: Cipher
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveKeypair:
+    """Wipe the keys."""
+
+    local_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendKeepalive:
+    """Send an empty record: it confirms a key, or shows that we are there."""
+
+    peer: int
+
+
+Event = PeerAdded | PeerRemoved | InstallKeypair | RemoveKeypair | SendKeepalive
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the data plane saw of one session.  Times: monotonic ns, 0 for never."""
+
+    sent_records: int = 0
+    failed_records: int = 0
+    last_packet_sent: int = 0
+    last_keepalive_sent: int = 0
+    last_received: int = 0
+    last_packet_received: int = 0

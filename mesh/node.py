@@ -1,0 +1,445 @@
+"""A mesh member: agrees on keys with its peers and keeps them fresh.
+
+Sans-IO: the owner passes in what arrived and what time it is, and carries out events().
+Datagrams from strangers change nothing here, and nothing is remembered about who sent them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from mesh import cookie, handshake, noise, wire
+from mesh.address import Address
+from mesh.config import MAX_PEERS, PeerConfig
+from mesh.errors import ConfigError, Refusal, RemoteError
+from mesh.events import (
+    Event,
+    InstallKeypair,
+    PeerAdded,
+    PeerRemoved,
+    RemoveKeypair,
+    SendKeepalive,
+    Traffic,
+)
+from mesh.handshake import Keys, PeerKeys, Trigger
+from mesh.identity import Identity, Rng, encode_key, node_id, static_public
+from mesh.indexes import Indexes
+from mesh.peer import (
+    GIVE_UP_NS,
+    INITIATION_INTERVAL_NS,
+    REJECT_AFTER_NS,
+    RETRY_JITTER_NS,
+    RETRY_NS,
+    STALE_HINT_NS,
+    Peer,
+    PeerStatus,
+    Session,
+    make_session,
+)
+from mesh.wire import Cipher
+
+_PEER_IDS = 1 << 16
+
+
+class Node:
+    """A mesh member, without sockets, clocks or randomness of its own.
+
+    Call order: after any input, drain datagrams_to_send() and events(), then arm the timer at
+    next_timer().  now: int, monotonic nanoseconds, never decreasing.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        peers: Iterable[PeerConfig],
+        rng: Rng,
+        now: int,
+        *,
+        wall_offset_ns: int,
+        ciphers: tuple[Cipher, ...] = (Cipher.AES_256_GCM,),
+    ) -> None:
+        """wall_offset_ns: the wall clock's time since 1970, less now.
+
+        ciphers: those that the data plane has, the preferred one first.
+        """
+        self._identity = identity
+        self._rng = rng
+        self._wall_offset_ns = wall_offset_ns
+        self._ciphers = ciphers
+        self._receiver = cookie.Receiver(identity.public_key, rng)
+        self._peers: dict[int, Peer] = {}
+        self._by_public: dict[bytes, Peer] = {}
+        self._by_static: dict[bytes, Peer] = {}
+        self._indexes: Indexes[Peer] = Indexes(rng)
+        self._next_peer_id = 0
+        self._timers: list[tuple[int, int]] = []  # (when, peer); valid where Peer.timer agrees
+        self._datagrams: list[tuple[bytes, Address]] = []
+        self._events: list[Event] = []
+        self._load = cookie.LoadMeter(now)
+        self.refused: Counter[Refusal] = Counter()
+        self.apply(peers, now)
+
+    # ---- outputs
+
+    def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
+        """And forgets them."""
+        drained, self._datagrams = self._datagrams, []
+        return drained
+
+    def events(self) -> list[Event]:
+        """And forgets them."""
+        drained, self._events = self._events, []
+        return drained
+
+    def next_timer(self) -> int | None:
+        """When to call poll() next."""
+        while self._timers:
+            when, peer_id = self._timers[0]
+            peer = self._peers.get(peer_id)
+            if peer is not None and peer.timer == when:
+                return when
+            heapq.heappop(self._timers)
+        return None
+
+    def peer_ids(self) -> dict[bytes, int]:
+        """Public key to peer number."""
+        return {key: peer.id for key, peer in self._by_public.items()}
+
+    def session_indexes(self) -> list[int]:
+        """Local indexes of all installed sessions."""
+        return [s.local_index for peer in self._peers.values() for s in peer.sessions()]
+
+    def status(self, now: int) -> list[PeerStatus]:
+        return [peer.status(now) for peer in self._peers.values()]
+
+    # ---- configuration
+
+    def apply(self, configs: Iterable[PeerConfig], now: int) -> None:
+        """Make these the peers.  Sessions of those that stay as they are stay.
+
+        Raises ConfigError, and then nothing has changed.
+        """
+        wanted = self._check(list(configs))
+        for public_key, peer in list(self._by_public.items()):
+            config, keys = wanted.get(public_key, (None, None))
+            if config is None or keys is None:
+                self._remove_peer(peer)
+            elif keys.preshared_key != peer.keys.preshared_key:
+                # Sessions made with another key must not outlive it.
+                self._remove_peer(peer)
+            else:
+                moved = config.endpoints != peer.config.endpoints
+                peer.config = config
+                if moved:
+                    peer.endpoint = None
+                    self._need(peer, now)
+        for public_key, (config, keys) in wanted.items():
+            if public_key not in self._by_public:
+                self._add_peer(config, keys, now)
+
+    def _check(self, configs: list[PeerConfig]) -> dict[bytes, tuple[PeerConfig, PeerKeys]]:
+        if len(configs) > MAX_PEERS:
+            raise ConfigError(f"{len(configs)} peers are too many", f"at most {MAX_PEERS} fit")
+        wanted: dict[bytes, tuple[PeerConfig, PeerKeys]] = {}
+        for config in configs:
+            name = f"peer {encode_key(config.public_key)}"
+            if config.public_key == self._identity.public_key:
+                raise ConfigError("a peer has this node's own public key", "remove it", name)
+            if config.public_key in wanted:
+                raise ConfigError("the peer is listed twice", "list it once", name)
+            wanted[config.public_key] = (config, self._peer_keys(config, name))
+        return wanted
+
+    def _peer_keys(self, config: PeerConfig, name: str) -> PeerKeys:
+        preshared = config.preshared_key or noise.NO_PRESHARED_KEY
+        known = self._by_public.get(config.public_key)
+        if known is not None and known.keys.preshared_key == preshared:
+            return known.keys
+        static = static_public(config.public_key, name)
+        shared = noise.dh(self._identity.static_private, static)
+        return PeerKeys(config.public_key, static, shared, preshared)
+
+    def _add_peer(self, config: PeerConfig, keys: PeerKeys, now: int) -> None:
+        # Numbers go round: routes that still name a removed peer must not mean a new one.
+        while self._next_peer_id in self._peers:
+            self._next_peer_id = (self._next_peer_id + 1) % _PEER_IDS
+        peer = Peer(self._next_peer_id, config, keys, cookie.Sender(keys.public_key))
+        self._next_peer_id = (self._next_peer_id + 1) % _PEER_IDS
+        self._peers[peer.id] = peer
+        self._by_public[keys.public_key] = peer
+        self._by_static[keys.static_public] = peer
+        self._events.append(PeerAdded(peer.id, node_id(keys.public_key)))
+        self._need(peer, now)
+
+    def _remove_peer(self, peer: Peer) -> None:
+        if peer.attempt is not None:
+            self._indexes.release(peer.attempt.local_index)
+        self._drop(peer.sessions())
+        del self._peers[peer.id]
+        del self._by_public[peer.keys.public_key]
+        del self._by_static[peer.keys.static_public]
+        self._events.append(PeerRemoved(peer.id))
+
+    # ---- inputs: datagrams
+
+    def receive_datagram(self, data: bytes, addr: Address, now: int) -> None:
+        """One handshake message.  What is wrong with it is counted in .refused."""
+        try:
+            match wire.parse(data):
+                case wire.Initiation() as initiation:
+                    self._receive_initiation(initiation, data, addr, now)
+                case wire.Response() as response:
+                    self._receive_response(response, data, addr, now)
+                case wire.CookieReply() as reply:
+                    self._receive_cookie(reply, now)
+        except RemoteError as error:
+            self.refused[error.refusal] += 1
+
+    def _receive_initiation(
+        self, message: wire.Initiation, data: bytes, addr: Address, now: int
+    ) -> None:
+        if not self._receiver.mac1_ok(data):
+            raise RemoteError(Refusal.MAC1)
+        if self._load.loaded(now) and not self._receiver.mac2_ok(data, addr, now):
+            nonce, sealed = self._receiver.sealed_cookie(message.mac1, addr, now)
+            reply = wire.cookie_reply(message.sender, nonce, sealed)
+            self._datagrams.append((reply, addr))
+            raise RemoteError(Refusal.LOAD)
+
+        responder = handshake.open_initiation(self._identity, message)
+        peer = self._by_static.get(responder.remote_static)
+        if peer is None:
+            raise RemoteError(Refusal.UNKNOWN_PEER)
+        offer = responder.read_payload(peer.keys.static_shared)
+        timestamp, offered = wire.parse_offer(offer)
+        if peer.stale(timestamp, now):
+            self._hint_stale(peer, addr, now)
+            raise RemoteError(Refusal.STALE)
+        if peer.answered_at is not None and now - peer.answered_at < INITIATION_INTERVAL_NS:
+            raise RemoteError(Refusal.TOO_SOON)
+        cipher = next((c for c in self._ciphers if c in offered), None)
+        if cipher is None:
+            raise RemoteError(Refusal.CIPHER)
+        index = self._indexes.free()
+        body, keys = handshake.answer(
+            responder,
+            peer.keys,
+            remote_index=message.sender,
+            local_index=index,
+            cipher=cipher,
+            rng=self._rng,
+        )
+
+        # Success: from here on, nothing fails.
+        peer.advance(Trigger.ANSWERED)
+        peer.timestamp_answered = timestamp
+        peer.answered_at = now
+        self._indexes.claim(index, peer)
+        session = make_session(keys, initiator=False, created=now, endpoint=addr)
+        self._drop(peer.install_answered(session))
+        self._install(peer, session, keys)
+        self._datagrams.append((peer.macs.close(body, now), addr))
+        self._arm(peer)
+
+    def _hint_stale(self, peer: Peer, addr: Address, now: int) -> None:
+        """The peer's clock may have been set back while it was down: then it cannot begin, so we
+        do.  Who replays an initiation gains no more than this handshake, to an address of its
+        choice but no longer than what it sent."""
+        if now - peer.completed_at >= STALE_HINT_NS or peer.current is None:
+            peer.hint = addr
+            self._need(peer, now)
+
+    def _receive_response(
+        self, message: wire.Response, data: bytes, addr: Address, now: int
+    ) -> None:
+        if not self._receiver.mac1_ok(data):
+            raise RemoteError(Refusal.MAC1)
+        peer = self._indexes.owner(message.receiver)
+        attempt = peer.attempt if peer else None
+        if peer is None or attempt is None or attempt.local_index != message.receiver:
+            raise RemoteError(Refusal.UNKNOWN_INDEX)
+        keys = handshake.finish(attempt, message)
+
+        # Success: from here on, nothing fails.
+        peer.endpoint = addr
+        if peer.yields(self._identity.public_key):
+            # Stay as we are: if the peer's key is not confirmed in time, the timer tries again.
+            self._indexes.release(attempt.local_index)
+            peer.attempt = None
+            return
+        peer.advance(Trigger.RESPONSE)
+        peer.end_attempt()
+        peer.completed_at = now
+        session = make_session(keys, initiator=True, created=now, endpoint=addr)
+        self._drop(peer.install_initiated(session))
+        self._install(peer, session, keys)
+        self._events.append(SendKeepalive(peer.id))  # confirms the key to the peer
+        self._arm(peer)
+
+    def _receive_cookie(self, message: wire.CookieReply, now: int) -> None:
+        peer = self._indexes.owner(message.receiver)
+        attempt = peer.attempt if peer else None
+        if peer is None or attempt is None or attempt.local_index != message.receiver:
+            raise RemoteError(Refusal.UNKNOWN_INDEX)
+        again = not peer.macs.has_cookie(now)
+        peer.macs.open_cookie(message.nonce, message.sealed, now)
+        if again and peer.attempt_target is not None:
+            # Only then: two nodes must not answer each other without end.
+            message_again = peer.macs.close(attempt.message, now)
+            self._datagrams.append((message_again, peer.attempt_target))
+
+    # ---- inputs: the data plane
+
+    def need_session(self, peer_id: int, now: int) -> None:
+        """A packet for the peer was dropped because there is no key."""
+        peer = self._peers.get(peer_id)
+        if peer is None:
+            return
+        # With a key of a moment ago the report is only late; with an older one the data plane
+        # has lost it or used it up.
+        if peer.current is None or now - peer.completed_at >= RETRY_NS:
+            self._need(peer, now)
+
+    def session_confirmed(self, local_index: int, now: int) -> None:
+        """The first authentic record came in under a key that we answered with."""
+        peer = self._indexes.owner(local_index)
+        if peer is None or peer.next is None or peer.next.local_index != local_index:
+            return  # replaced while the news was on its way
+        peer.advance(Trigger.CONFIRMED)
+        if peer.attempt is not None:
+            self._indexes.release(peer.attempt.local_index)
+        peer.end_attempt()
+        peer.completed_at = now
+        peer.timestamp_confirmed = peer.timestamp_answered
+        peer.endpoint = peer.next.endpoint
+        self._drop(peer.promote_next())
+        self._arm(peer)
+
+    def endpoint_changed(self, local_index: int, addr: Address, now: int) -> None:
+        """The newest authentic record of the session came from another address."""
+        peer = self._indexes.owner(local_index)
+        if peer is None:
+            return
+        for session in peer.sessions():
+            if session.local_index == local_index:
+                session.endpoint = addr
+                peer.endpoint = addr
+        self._arm(peer)
+
+    def session_lost(self, local_index: int, now: int) -> None:
+        """The data plane could not install or keep the session."""
+        peer = self._indexes.owner(local_index)
+        if peer is None:
+            return
+        for session in peer.sessions():
+            if session.local_index == local_index:
+                peer.take_out(session)
+                self._indexes.release(local_index)
+        self._arm(peer)
+
+    def traffic(self, reports: Mapping[int, Traffic], now: int) -> None:
+        """What all sessions did, by local index; about once a second."""
+        for peer in self._peers.values():
+            for session in peer.sessions():
+                session.traffic = reports.get(session.local_index, session.traffic)
+            keepalive_due, worn = peer.judge_traffic(now)
+            if keepalive_due and peer.current is not None:
+                self._events.append(SendKeepalive(peer.id))
+            if worn:
+                self._need(peer, now)
+
+    # ---- timers
+
+    def poll(self, now: int) -> None:
+        """Run every timer that is due."""
+        while (when := self.next_timer()) is not None and when <= now:
+            _, peer_id = heapq.heappop(self._timers)
+            peer = self._peers[peer_id]
+            peer.timer = None
+            self._run_timers(peer, now)
+            self._arm(peer)
+
+    def _run_timers(self, peer: Peer, now: int) -> None:
+        for session in peer.sessions():
+            if now >= session.created + REJECT_AFTER_NS:
+                peer.take_out(session)
+                self._drop([session])
+        if peer.retry_at is not None and now >= peer.retry_at:
+            if now - peer.series_began >= GIVE_UP_NS:
+                peer.advance(Trigger.GIVE_UP)
+                self._abandon(peer)
+                peer.end_attempt()
+            else:
+                peer.advance(Trigger.RETRY)
+                self._initiate(peer, now)
+        rekey_at = peer.rekey_at()
+        if rekey_at is not None and now >= rekey_at:
+            self._need(peer, now)
+
+    def _arm(self, peer: Peer) -> None:
+        deadline = peer.deadline()
+        if deadline is not None and deadline != peer.timer:
+            heapq.heappush(self._timers, (deadline, peer.id))
+        peer.timer = deadline
+
+    # ---- initiating
+
+    def _need(self, peer: Peer, now: int) -> None:
+        if peer.under_way or not peer.candidates():
+            return
+        peer.advance(Trigger.NEED)
+        peer.series_began = now
+        self._initiate(peer, now)
+        self._arm(peer)
+
+    def _initiate(self, peer: Peer, now: int) -> None:
+        candidates = peer.candidates()
+        timestamp = max(now + self._wall_offset_ns, peer.timestamp_sent + 1)
+        self._abandon(peer)
+        index = self._indexes.free()
+        attempt = handshake.begin(
+            self._identity,
+            peer.keys,
+            local_index=index,
+            timestamp_ns=timestamp,
+            ciphers=self._ciphers,
+            rng=self._rng,
+        )
+        self._indexes.claim(index, peer)
+        peer.attempt = attempt
+        peer.attempt_sent = now
+        peer.timestamp_sent = timestamp
+        target = candidates[peer.attempts % len(candidates)]
+        peer.attempt_target = target
+        peer.attempts += 1
+        jitter = int.from_bytes(self._rng.randbytes(4), "little") * RETRY_JITTER_NS >> 32
+        peer.retry_at = now + RETRY_NS + jitter
+        self._datagrams.append((peer.macs.close(attempt.message, now), target))
+
+    def _abandon(self, peer: Peer) -> None:
+        if peer.attempt is not None:
+            self._indexes.release(peer.attempt.local_index)
+            peer.attempt = None
+
+    # ---- keys
+
+    def _install(self, peer: Peer, session: Session, keys: Keys) -> None:
+        self._events.append(
+            InstallKeypair(
+                peer.id,
+                keys.local_index,
+                keys.remote_index,
+                keys.send_key,
+                keys.receive_key,
+                session.initiator,
+                session.endpoint,
+                keys.cipher,
+            )
+        )
+
+    def _drop(self, sessions: list[Session]) -> None:
+        for session in sessions:
+            self._indexes.release(session.local_index)
+            self._events.append(RemoveKeypair(session.local_index))

@@ -1,0 +1,381 @@
+"""A network of complete nodes, without sockets or clocks: one heap of what happens when.
+
+Everything is drawn from one Random(seed): the same seed gives the same trace.  Which faults
+there are at all is drawn first (swarm testing: a fault that never happens leaves room for
+others).  Safety is checked at every step, by check_*() and by Plane's assertions.
+"""
+
+import hashlib
+import heapq
+from collections import deque
+from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Address
+from random import Random
+
+from mesh.address import Address
+from mesh.config import PeerConfig
+from mesh.events import InstallKeypair, PeerAdded, PeerRemoved, RemoveKeypair, SendKeepalive
+from mesh.identity import Identity, node_id
+from mesh.node import Node
+from plane import Plane, PlaneSession, Record
+
+S = 1_000_000_000
+MS = 1_000_000
+REPORT_NS = 2 * S
+
+
+@dataclass(frozen=True)
+class Options:
+    """Drawn per seed.  Probabilities are per datagram, intervals per node and in ns (0: never)."""
+
+    nodes: int
+    loss: float
+    duplicate: float
+    corrupt: float
+    replay: float
+    delay_max: int
+    partition_every: int
+    restart_every: int
+    jump_every: int
+    roam_every: int
+    one_sided: bool  # only the first of each pair knows the other's address
+    preshared: bool
+    packet_every: int
+
+    @staticmethod
+    def draw(rng: Random) -> "Options":
+        def sometimes(*values: float) -> float:
+            return rng.choice(values) if rng.random() < 0.5 else 0
+
+        return Options(
+            nodes=rng.choice([2, 2, 2, 3, 4]),
+            loss=sometimes(0.02, 0.1, 0.3),
+            duplicate=sometimes(0.05, 0.5),
+            corrupt=sometimes(0.05),
+            replay=sometimes(0.05, 0.3),
+            delay_max=rng.choice([1 * MS, 50 * MS, 400 * MS, 3 * S]),
+            partition_every=int(sometimes(40 * S, 150 * S)),
+            restart_every=int(sometimes(30 * S, 100 * S)),
+            jump_every=int(sometimes(60 * S, 200 * S)),
+            roam_every=int(sometimes(30 * S, 100 * S)),
+            one_sided=rng.random() < 0.25,
+            preshared=rng.random() < 0.5,
+            packet_every=rng.choice([300 * MS, 3 * S, 25 * S]),
+        )
+
+    def __str__(self) -> str:
+        return " ".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
+
+
+@dataclass
+class Host:
+    """clock_offset: its monotonic clock, less the network's."""
+
+    number: int
+    identity: Identity
+    address: Address
+    node: Node
+    plane: Plane
+    clock_offset: int = 0
+    armed: int | None = None  # network's time
+    got: dict[int, int] = field(default_factory=dict)  # sender's number -> when, network's time
+    indexes: set[int] = field(default_factory=set)  # all that this host ever had
+
+
+class Network:
+    def __init__(self, seed: int, options: Options | None = None) -> None:
+        self.rng = Random(seed)
+        self.options = options or Options.draw(self.rng)
+        self.now = 1 * S
+        self.faults = True
+        self.heap: list[tuple[int, int, str, tuple]] = []
+        self.sequence = 0
+        self.digest = hashlib.blake2b(digest_size=16)
+        self.log: deque[str] = deque(maxlen=40)
+        self.cut: set[tuple[int, int]] = set()
+        self.installed: dict[tuple[bytes, bytes], tuple[int, int, int]] = {}
+        self.past: deque[tuple[bytes, Address, Address]] = deque(maxlen=50)
+        self.handshakes = 0
+        identities = [Identity(self.rng.randbytes(32)) for _ in range(self.options.nodes)]
+        self.homes = [Address(IPv4Address(f"10.0.0.{i + 1}"), 7400) for i in range(len(identities))]
+        self.psk = self.rng.randbytes(32) if self.options.preshared else None
+        self.identities = identities
+        self.hosts: list[Host] = []
+        for number, identity in enumerate(identities):
+            host = Host(number, identity, self.homes[number], self.start(number), Plane())
+            self.hosts.append(host)
+        self.by_address = {host.address: host for host in self.hosts}
+        self.number_of = {h.identity.public_key: h.number for h in self.hosts}
+        for host in self.hosts:
+            self.at(0, "report", host.number)
+            self.at(self.jitter(self.options.packet_every), "packet", host.number)
+            self.drain(host)
+            for kind in ("restart", "jump", "roam"):
+                self.again(kind, host.number)
+        self.again("partition", 0)
+
+    # ---- hosts
+
+    def configs(self, number: int) -> list[PeerConfig]:
+        return [
+            PeerConfig(
+                identity.public_key,
+                () if self.options.one_sided and other < number else (self.homes[other],),
+                preshared_key=self.psk,
+            )
+            for other, identity in enumerate(self.identities)
+            if other != number
+        ]
+
+    def start(self, number: int, clock: int | None = None) -> Node:
+        # After a restart the wall clock may be anywhere near, also before where it was.
+        wall = 1_700_000_000 * S
+        if clock is not None and self.options.jump_every:
+            wall += self.rng.randrange(-3600 * S, 3600 * S)
+        return Node(
+            self.identities[number],
+            self.configs(number),
+            Random(self.rng.getrandbits(64)),
+            self.now if clock is None else clock,
+            wall_offset_ns=wall,
+        )
+
+    def clock(self, host: Host) -> int:
+        return self.now + host.clock_offset
+
+    def public(self, host: Host, peer: int) -> int:
+        """A peer's host number, from its number in host's node."""
+        return next(self.number_of[k] for k, p in host.node.peer_ids().items() if p == peer)
+
+    # ---- what happens
+
+    def at(self, delay: int, kind: str, *arguments: object) -> None:
+        self.sequence += 1
+        heapq.heappush(self.heap, (self.now + delay, self.sequence, kind, arguments))
+
+    def jitter(self, mean: int) -> int:
+        return self.rng.randrange(mean // 2, mean + mean // 2)
+
+    def again(self, kind: str, number: int) -> None:
+        every = getattr(self.options, f"{kind}_every")
+        if every:
+            self.at(self.jitter(every), kind, number)
+
+    def run(self, duration: int) -> None:
+        end = self.now + duration
+        while self.heap and self.heap[0][0] <= end:
+            self.now, _, kind, arguments = heapq.heappop(self.heap)
+            getattr(self, f"on_{kind}")(*arguments)
+        self.now = end
+
+    def on_timer(self, number: int) -> None:
+        host = self.hosts[number]
+        if host.armed == self.now:
+            host.armed = None
+        host.node.poll(self.clock(host))
+        self.drain(host)
+
+    def on_report(self, number: int) -> None:
+        host = self.hosts[number]
+        reports = {index: s.traffic() for index, s in host.plane.sessions.items()}
+        host.node.traffic(reports, self.clock(host))
+        self.drain(host)
+        self.at(REPORT_NS, "report", number)
+
+    def on_packet(self, number: int) -> None:
+        host = self.hosts[number]
+        for peer in host.node.peer_ids().values():
+            if not self.send_record(host, peer, empty=False):
+                host.node.need_session(peer, self.clock(host))
+        self.drain(host)
+        self.at(self.jitter(self.options.packet_every), "packet", number)
+
+    def on_restart(self, number: int) -> None:
+        self.again("restart", number)
+        if not self.faults:
+            return
+        host = self.hosts[number]
+        self.log.append(f"    Note over n{number}: restart")
+        for key in [k for k, (n, _, _) in self.installed.items() if n == number]:
+            self.installed[key] = (number, -1, -1)
+        host.plane = Plane()
+        host.clock_offset = self.rng.randrange(1000 * S)
+        host.node = self.start(number, self.clock(host))
+        self.drain(host)
+
+    def on_jump(self, number: int) -> None:
+        self.again("jump", number)
+        if self.faults:
+            self.log.append(f"    Note over n{number}: clock jumps")
+            self.hosts[number].clock_offset += self.rng.choice([1, 30, 170, 1000]) * S
+            self.on_timer(number)
+
+    def on_roam(self, number: int) -> None:
+        self.again("roam", number)
+        if self.faults and not (self.options.one_sided is False and self.rng.random() < 0.5):
+            host = self.hosts[number]
+            # Where others can still begin with it, it comes back to the address they know.
+            del self.by_address[host.address]
+            port = self.rng.choice([7400, 20000 + self.rng.randrange(1000)])
+            host.address = Address(host.address.ip, port)
+            self.by_address[host.address] = host
+
+    def on_partition(self, _: int) -> None:
+        self.again("partition", 0)
+        if self.faults:
+            a, b = self.rng.sample(range(len(self.hosts)), 2)
+            self.cut.add((a, b))
+            if self.rng.random() < 0.7:
+                self.cut.add((b, a))
+            self.at(self.rng.choice([3, 30, 200]) * S, "heal", a, b)
+
+    def on_heal(self, a: int, b: int) -> None:
+        self.cut -= {(a, b), (b, a)}
+
+    def stop_faults(self) -> None:
+        self.faults = False
+        self.cut.clear()
+        self.past.clear()
+        for host in self.hosts:
+            del self.by_address[host.address]
+            host.address = self.homes[host.number]
+            self.by_address[host.address] = host
+
+    # ---- datagrams
+
+    def transmit(self, host: Host, data: bytes | Record, to: Address) -> None:
+        options = self.options
+        target = self.by_address.get(to)
+        text = data.hex() if isinstance(data, bytes) else repr((data.receiver, data.counter))
+        self.digest.update(f"{self.now} {host.number} {to} {text}\n".encode())
+        kind = "record" if isinstance(data, Record) else f"type {data[0]}"
+        self.log.append(f"    n{host.number}->>{to}: {kind} at {self.now / S:.3f} s")
+        if isinstance(data, bytes):
+            self.handshakes += data[0] == 2
+            self.past.append((data, host.address, to))
+        if target is None or (host.number, target.number) in self.cut:
+            return
+        copies = 1
+        if self.faults:
+            if self.rng.random() < options.loss:
+                return
+            copies += self.rng.random() < options.duplicate
+            if isinstance(data, bytes) and self.rng.random() < options.corrupt:
+                broken = bytearray(data)
+                broken[self.rng.randrange(len(broken))] ^= 1 << self.rng.randrange(8)
+                data = bytes(broken)
+            if self.past and self.rng.random() < options.replay:
+                old, source, old_to = self.rng.choice(self.past)
+                spoofed = self.rng.choice([source, Address(IPv4Address("10.9.9.9"), 1)])
+                self.at(self.rng.randrange(20 * S), "arrive", old, spoofed, old_to)
+        for _ in range(copies):
+            delay_max = options.delay_max if self.faults else min(options.delay_max, 50 * MS)
+            self.at(self.rng.randrange(delay_max), "arrive", data, host.address, to)
+
+    def on_arrive(self, data: bytes | Record, source: Address, to: Address) -> None:
+        host = self.by_address.get(to)
+        if host is None:
+            return
+        now = self.clock(host)
+        if isinstance(data, bytes):
+            host.node.receive_datagram(data, source, now)
+        elif (opened := host.plane.open(data, source, now)) is not None:
+            session, confirmed, moved = opened
+            if not data.empty:
+                host.got[self.public(host, session.keys.peer)] = self.now
+            if confirmed:
+                self.check_confirmed(host, session)
+                host.node.session_confirmed(data.receiver, now)
+            if moved:
+                host.node.endpoint_changed(data.receiver, source, now)
+        self.drain(host)
+
+    def send_record(self, host: Host, peer: int, *, empty: bool) -> bool:
+        sealed = host.plane.seal(peer, self.clock(host), empty=empty)
+        if sealed is not None:
+            self.transmit(host, *sealed)
+        return sealed is not None
+
+    def drain(self, host: Host) -> None:
+        events = host.node.events()
+        for event in events:
+            match event:
+                case InstallKeypair():
+                    self.check_install(host, event)
+                    host.plane.install(event)
+                case RemoveKeypair(local_index):
+                    host.plane.remove(local_index)
+                case SendKeepalive(peer):
+                    self.send_record(host, peer, empty=True)
+                case PeerAdded() | PeerRemoved():
+                    pass
+        for data, to in host.node.datagrams_to_send():
+            self.transmit(host, data, to)
+        if events:
+            self.check_host(host)
+        timer = host.node.next_timer()
+        if timer is not None:
+            when = max(self.now, timer - host.clock_offset)
+            if host.armed is None or when < host.armed:
+                host.armed = when
+                self.at(when - self.now, "timer", host.number)
+
+    # ---- safety
+
+    def check_install(self, host: Host, event: InstallKeypair) -> None:
+        other = self.public(host, event.peer)
+        assert event.send_key != event.receive_key
+        assert event.local_index not in host.indexes, "a local index came back"
+        host.indexes.add(event.local_index)
+        pair = (event.send_key, event.receive_key)
+        assert pair not in self.installed, "keys were installed twice"
+        self.installed[pair] = (host.number, event.local_index, event.remote_index)
+        mirror = self.installed.get((event.receive_key, event.send_key))
+        if event.initiator:
+            assert mirror is not None, "the responder does not have these keys"
+            number, local, remote = mirror
+            assert number == other
+            assert local in (event.remote_index, -1)
+            assert remote in (event.local_index, -1)
+        else:
+            assert mirror is None, "the initiator had these keys before it was answered"
+
+    def check_confirmed(self, host: Host, session: PlaneSession) -> None:
+        mirror = self.installed.get((session.keys.receive_key, session.keys.send_key))
+        assert mirror is not None, "confirmed by a record that nobody can have sealed"
+        assert mirror[0] == self.public(host, session.keys.peer)
+
+    def check_host(self, host: Host) -> None:
+        indexes = host.node.session_indexes()
+        assert sorted(indexes) == sorted(host.plane.sessions), "node and data plane differ"
+        for status in host.node.status(self.clock(host)):
+            assert len(status.sessions) <= 3
+
+    # ---- liveness
+
+    def silent_pairs(self, since: int) -> list[tuple[int, int]]:
+        """(from, to) of all pairs whose packets did not come through after since."""
+        return [
+            (a.number, b.number)
+            for a in self.hosts
+            for b in self.hosts
+            if a is not b and b.got.get(a.number, 0) <= since
+        ]
+
+    def split_pairs(self) -> list[tuple[int, int]]:
+        """Pairs that seal with keys of different sessions."""
+        split = []
+        for host in self.hosts:
+            for key, peer in host.node.peer_ids().items():
+                other = self.hosts[self.number_of[key]]
+                back = other.node.peer_ids()[host.identity.public_key]
+                mine, its = host.plane.current.get(peer), other.plane.current.get(back)
+                if mine and its and mine.keys.send_key != its.keys.receive_key:
+                    split.append((host.number, other.number))
+        return split
+
+    def names(self) -> list[str]:
+        return [node_id(i.public_key).hex() for i in self.identities]
+
+    def mermaid(self) -> str:
+        return "sequenceDiagram\n" + "\n".join(self.log)

@@ -1,0 +1,106 @@
+"""A data plane in miniature, as mesh/core does it: which key opens, which one seals.
+
+A record is a tuple here, and a tag matches when the keys are the same.
+"""
+
+from dataclasses import dataclass, field
+
+from mesh.address import Address
+from mesh.events import InstallKeypair, Traffic
+
+
+@dataclass(frozen=True)
+class Record:
+    receiver: int
+    key: bytes = field(repr=False)
+    counter: int
+    empty: bool
+
+
+@dataclass
+class PlaneSession:
+    keys: InstallKeypair
+    generation: int
+    confirmed: bool
+    endpoint: Address
+    counter: int = 0
+    seen: set[int] = field(default_factory=set)
+    last_packet_sent: int = 0
+    last_keepalive_sent: int = 0
+    last_received: int = 0
+    last_packet_received: int = 0
+
+    def traffic(self) -> Traffic:
+        return Traffic(
+            self.counter,
+            0,
+            self.last_packet_sent,
+            self.last_keepalive_sent,
+            self.last_received,
+            self.last_packet_received,
+        )
+
+
+class Plane:
+    """Sessions by local index, and the one that seals, by peer."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[int, PlaneSession] = {}
+        self.current: dict[int, PlaneSession] = {}
+        self._generation = 0
+
+    def install(self, event: InstallKeypair) -> None:
+        slot = event.local_index & 0xFFFF
+        assert all(index & 0xFFFF != slot for index in self.sessions), "slot is taken"
+        self._generation += 1
+        session = PlaneSession(event, self._generation, event.initiator, event.endpoint)
+        self.sessions[event.local_index] = session
+        if event.initiator:
+            self._promote(session)
+
+    def remove(self, local_index: int) -> None:
+        session = self.sessions.pop(local_index)
+        if self.current.get(session.keys.peer) is session:
+            del self.current[session.keys.peer]
+
+    def seal(self, peer: int, now: int, *, empty: bool) -> tuple[Record, Address] | None:
+        """None: there is no key."""
+        session = self.current.get(peer)
+        if session is None:
+            return None
+        assert session.confirmed, "sealed with a key that the peer has not confirmed"
+        record = Record(session.keys.remote_index, session.keys.send_key, session.counter, empty)
+        session.counter += 1
+        if empty:
+            session.last_keepalive_sent = now
+        else:
+            session.last_packet_sent = now
+        return record, session.endpoint
+
+    def open(
+        self, record: Record, source: Address, now: int
+    ) -> tuple[PlaneSession, bool, bool] | None:
+        """(session, newly confirmed, from a new address); None: dropped."""
+        session = self.sessions.get(record.receiver)
+        if session is None or session.keys.receive_key != record.key:
+            return None
+        if record.counter in session.seen:
+            return None
+        newest = record.counter > max(session.seen, default=-1)
+        session.seen.add(record.counter)
+        session.last_received = now
+        if not record.empty:
+            session.last_packet_received = now
+        confirmed = not session.confirmed
+        if confirmed:
+            session.confirmed = True
+            self._promote(session)
+        moved = newest and source != session.endpoint
+        if moved:
+            session.endpoint = source
+        return session, confirmed, moved
+
+    def _promote(self, session: PlaneSession) -> None:
+        current = self.current.get(session.keys.peer)
+        if current is None or current.generation < session.generation:
+            self.current[session.keys.peer] = session
