@@ -119,7 +119,6 @@ class Backend:
         if header.version != m.VERSION or header.is_reply:
             raise RemoteError(f"{name}: flags {header.flags:#x} are not those of a request")
         handler = HANDLERS.get(header.request)
-        wants_ack = header.needs_reply and bool(self.protocol_features & ProtocolFeature.REPLY_ACK)
         answer: bytes | None
         try:
             if handler is None:
@@ -133,16 +132,20 @@ class Backend:
             answer = handler.serve(self, payload, fds)
         except RefusedError as error:
             self.last_step = f"{name} refused: {error}"
-            if not wants_ack or (handler is not None and handler.answers):
+            if not self._acks(header) or (handler is not None and handler.answers):
                 raise RemoteError(f"{name}: {error}") from error
             answer = m.U64.pack(1)
         else:
             self.last_step = name
-            if answer is None and wants_ack:
+            if answer is None and self._acks(header):
                 answer = m.U64.pack(0)
         if answer is not None:
             flags = m.VERSION | m.FLAG_REPLY
             self._replies.append(m.HEADER.pack(header.request, flags, len(answer)) + answer)
+
+    def _acks(self, header: Header) -> bool:
+        """Looked at after the handler: User Mode Linux wants an answer to SET_PROTOCOL_FEATURES."""
+        return header.needs_reply and bool(self.protocol_features & ProtocolFeature.REPLY_ACK)
 
     def replies_to_send(self) -> list[bytes]:
         replies, self._replies = self._replies, []

@@ -159,6 +159,7 @@ class VhostPort:
     def _on_message(self, header: Header, payload: bytes, fds: list[int]) -> None:
         assert self._backend is not None
         assert self._connection is not None
+        log.debug("%s: %s: %s", self.name, m.request_name(header.request), payload[:40].hex())
         self._backend.receive_message(header, payload, fds)
         self._connection.send(self._backend.replies_to_send())
         if self._connection.has_unsent:
