@@ -45,6 +45,7 @@ class InstallKeypair:
 class RemoveKeypair:
     """Wipe the keys."""
 
+    peer: int
     local_index: int
 
 

@@ -176,7 +176,7 @@ class Node:
     def _remove_peer(self, peer: Peer) -> None:
         if peer.attempt is not None:
             self._indexes.release(peer.attempt.local_index)
-        self._drop(peer.sessions())
+        self._drop(peer, peer.sessions())
         del self._peers[peer.id]
         del self._by_public[peer.keys.public_key]
         del self._by_static[peer.keys.static_public]
@@ -238,7 +238,7 @@ class Node:
         peer.answered_at = now
         self._indexes.claim(index, peer)
         session = make_session(keys, initiator=False, created=now, endpoint=addr)
-        self._drop(peer.install_answered(session))
+        self._drop(peer, peer.install_answered(session))
         self._install(peer, session, keys)
         self._datagrams.append((peer.macs.close(body, now), addr))
         self._arm(peer)
@@ -273,7 +273,7 @@ class Node:
         peer.end_attempt()
         peer.completed_at = now
         session = make_session(keys, initiator=True, created=now, endpoint=addr)
-        self._drop(peer.install_initiated(session))
+        self._drop(peer, peer.install_initiated(session))
         self._install(peer, session, keys)
         self._events.append(SendKeepalive(peer.id))  # confirms the key to the peer
         self._arm(peer)
@@ -314,7 +314,7 @@ class Node:
         peer.completed_at = now
         peer.timestamp_confirmed = peer.timestamp_answered
         peer.endpoint = peer.next.endpoint
-        self._drop(peer.promote_next())
+        self._drop(peer, peer.promote_next())
         self._arm(peer)
 
     def endpoint_changed(self, local_index: int, addr: Address, now: int) -> None:
@@ -365,7 +365,7 @@ class Node:
         for session in peer.sessions():
             if now >= session.created + REJECT_AFTER_NS:
                 peer.take_out(session)
-                self._drop([session])
+                self._drop(peer, [session])
         if peer.retry_at is not None and now >= peer.retry_at:
             if now - peer.series_began >= GIVE_UP_NS:
                 peer.advance(Trigger.GIVE_UP)
@@ -439,7 +439,7 @@ class Node:
             )
         )
 
-    def _drop(self, sessions: list[Session]) -> None:
+    def _drop(self, peer: Peer, sessions: list[Session]) -> None:
         for session in sessions:
             self._indexes.release(session.local_index)
-            self._events.append(RemoveKeypair(session.local_index))
+            self._events.append(RemoveKeypair(peer.id, session.local_index))

@@ -15,9 +15,9 @@ from random import Random
 from mesh.address import Address
 from mesh.config import PeerConfig
 from mesh.events import InstallKeypair, PeerAdded, PeerRemoved, RemoveKeypair, SendKeepalive
-from mesh.identity import Identity, node_id
+from mesh.identity import Identity
 from mesh.node import Node
-from plane import Plane, PlaneSession, Record
+from tests.sim.plane import Plane, PlaneSession, Record
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -60,7 +60,7 @@ class Options:
             roam_every=int(sometimes(30 * S, 100 * S)),
             one_sided=rng.random() < 0.25,
             preshared=rng.random() < 0.5,
-            packet_every=rng.choice([300 * MS, 3 * S, 25 * S]),
+            packet_every=rng.choice([2 * S, 7 * S, 25 * S]),
         )
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class Network:
         self.heap: list[tuple[int, int, str, tuple]] = []
         self.sequence = 0
         self.digest = hashlib.blake2b(digest_size=16)
-        self.log: deque[str] = deque(maxlen=40)
+        self.log: deque[tuple[int, int, Address, bytes | Record] | str] = deque(maxlen=40)
         self.cut: set[tuple[int, int]] = set()
         self.installed: dict[tuple[bytes, bytes], tuple[int, int, int]] = {}
         self.past: deque[tuple[bytes, Address, Address]] = deque(maxlen=50)
@@ -195,7 +195,7 @@ class Network:
         if not self.faults:
             return
         host = self.hosts[number]
-        self.log.append(f"    Note over n{number}: restart")
+        self.log.append(f"Note over n{number}: restart")
         for key in [k for k, (n, _, _) in self.installed.items() if n == number]:
             self.installed[key] = (number, -1, -1)
         host.plane = Plane()
@@ -206,7 +206,7 @@ class Network:
     def on_jump(self, number: int) -> None:
         self.again("jump", number)
         if self.faults:
-            self.log.append(f"    Note over n{number}: clock jumps")
+            self.log.append(f"Note over n{number}: clock jumps")
             self.hosts[number].clock_offset += self.rng.choice([1, 30, 170, 1000]) * S
             self.on_timer(number)
 
@@ -246,10 +246,10 @@ class Network:
     def transmit(self, host: Host, data: bytes | Record, to: Address) -> None:
         options = self.options
         target = self.by_address.get(to)
-        text = data.hex() if isinstance(data, bytes) else repr((data.receiver, data.counter))
-        self.digest.update(f"{self.now} {host.number} {to} {text}\n".encode())
-        kind = "record" if isinstance(data, Record) else f"type {data[0]}"
-        self.log.append(f"    n{host.number}->>{to}: {kind} at {self.now / S:.3f} s")
+        number = target.number if target else -1
+        text = data if isinstance(data, bytes) else b"%d %d" % (data.receiver, data.counter)
+        self.digest.update(b"%d %d %d %b" % (self.now, host.number, number, text))
+        self.log.append((self.now, host.number, to, data))
         if isinstance(data, bytes):
             self.handshakes += data[0] == 2
             self.past.append((data, host.address, to))
@@ -303,7 +303,7 @@ class Network:
                 case InstallKeypair():
                     self.check_install(host, event)
                     host.plane.install(event)
-                case RemoveKeypair(local_index):
+                case RemoveKeypair(_, local_index):
                     host.plane.remove(local_index)
                 case SendKeepalive(peer):
                     self.send_record(host, peer, empty=True)
@@ -374,8 +374,14 @@ class Network:
                     split.append((host.number, other.number))
         return split
 
-    def names(self) -> list[str]:
-        return [node_id(i.public_key).hex() for i in self.identities]
-
     def mermaid(self) -> str:
-        return "sequenceDiagram\n" + "\n".join(self.log)
+        """The last packets as a sequence diagram."""
+        lines = ["sequenceDiagram"]
+        for entry in self.log:
+            if isinstance(entry, str):
+                lines.append(f"    {entry}")
+                continue
+            now, number, to, data = entry
+            kind = "record" if isinstance(data, Record) else f"type {data[0]}"
+            lines.append(f"    n{number}->>{to}: {kind} at {now / S:.3f} s")
+        return "\n".join(lines)

@@ -6,7 +6,8 @@ MESH_SIM_SEED=N runs that seed alone; MESH_SIM_SEEDS=N runs so many instead of 3
 import os
 
 import pytest
-from network import MS, Network, Options, S
+
+from tests.sim.network import MS, Network, Options, S
 
 FAULTS_NS = 300 * S
 # A lost path is noticed after 15 s, an initiation repeated after 5.4 s; a peer with a clock set

@@ -105,12 +105,13 @@ def test_split_keys_seal_the_vector_s_transport_messages() -> None:
         assert sealed == CIPHERTEXTS[2 + number]
 
 
-@pytest.mark.parametrize("bit", range(0, 8 * len(CIPHERTEXTS[0]), 7))
+TOP_BIT = 8 * 31 + 7  # of the ephemeral key: X25519 ignores it
+
+
+@pytest.mark.parametrize("bit", sorted({*range(0, 8 * len(CIPHERTEXTS[0]), 7)} - {TOP_BIT}))
 def test_message_1_with_a_flipped_bit_is_refused(bit: int) -> None:
     broken = bytearray(CIPHERTEXTS[0])
     broken[bit // 8] ^= 1 << bit % 8
-    if bit == 8 * 31 + 7:
-        pytest.skip("X25519 ignores the top bit of a key")
     with pytest.raises(RemoteError):
         make_responder(message=bytes(broken)).read_payload(SHARED)
 

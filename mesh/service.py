@@ -1,0 +1,325 @@
+"""The mesh in the daemon: a Node given sockets, clocks and the data plane.
+
+All decisions are node.py's.  What this file does ends, after any input, in _drain(): carry out
+the node's events, send its datagrams, arm its timer.
+
+Owner: the control thread.  Records pass through the same sockets in the workers; handshake
+messages that came in by them arrive here as punts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Protocol
+
+from mesh.config import MeshConfig
+from mesh.cookie import mac1_key
+from mesh.core import MeshCore, MeshCoreError, Punt, PuntKind, SessionStats, steer
+from mesh.errors import ConfigError, LocalError
+from mesh.events import (
+    Event,
+    InstallKeypair,
+    PeerAdded,
+    PeerRemoved,
+    RemoveKeypair,
+    SendKeepalive,
+    Traffic,
+)
+from mesh.handshake import State
+from mesh.identity import encode_key
+from mesh.keyfile import load_identity
+from mesh.node import Node
+from mesh.peer import PeerStatus
+from mesh.sockets import open_sockets, target
+
+log = logging.getLogger("vsw.mesh")
+
+REPORT_S = 1.0
+_NS_PER_S = 1_000_000_000
+
+# What users see; whether a fresh key is on its way is no concern of theirs.
+_STATE_NAMES = {
+    State.IDLE: "idle",
+    State.INITIATING: "connecting",
+    State.READY: "connected",
+    State.REKEYING: "connected",
+}
+
+
+class Switch(Protocol):
+    """What the mesh needs of the switch."""
+
+    def republish(self) -> None:
+        """Publish what all ports list now; return when every worker is past what was before."""
+
+    def sync(self) -> None:
+        """Return when every worker is past everything published or unlinked before."""
+
+
+class MeshService:
+    """Call start() once, close() once no snapshot lists the port any more."""
+
+    def __init__(
+        self,
+        port_id: int,
+        config: MeshConfig,
+        switch: Switch,
+        loop: asyncio.AbstractEventLoop,
+        workers: int,
+    ) -> None:
+        self._port_id = port_id
+        self._config = config
+        self._switch = switch
+        self._loop = loop
+        self._workers = workers
+        self._resources = ExitStack()
+        self._sockets: list[socket.socket] = []
+        self._core: MeshCore | None = None
+        self._node: Node | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._report: asyncio.TimerHandle | None = None
+        self._unsent = 0
+        self._bytes: dict[int, tuple[int, int]] = {}  # peer -> (rx, tx) of removed sessions
+        self.c_rxqs: list[list[object]] = [[] for _ in range(workers)]
+        self.peer_ids: Mapping[bytes, int] = {}
+
+    # ---- life
+
+    def start(self) -> None:
+        """Open the sockets and begin to talk.  Raises ConfigError, MeshCoreError."""
+        identity = load_identity(self._config.private_key_file)
+        with ExitStack() as undo:
+            self._sockets = open_sockets(self._config.listen, self._workers)
+            for sock in self._sockets:
+                undo.enter_context(sock)
+            core = undo.enter_context(
+                MeshCore(
+                    self._port_id,
+                    identity.node_id,
+                    mac1_key(identity.public_key),
+                    self._config.mtu_bytes,
+                    self._switch.sync,
+                )
+            )
+            core.set_lanes(self._workers)
+            rxqs = []
+            for worker, sock in enumerate(self._sockets):
+                rxqs.append([core.add_lane(worker, sock.fileno())])
+                undo.callback(core.remove_lane, worker)
+            if self._workers > 1:
+                steer(self._sockets[0].fileno(), self._workers)
+            now = time.monotonic_ns()
+            node = Node(
+                identity,
+                self._config.peers,
+                random.SystemRandom(),
+                now,
+                wall_offset_ns=time.time_ns() - now,
+            )
+            self._core, self._node, self.c_rxqs = core, node, rxqs
+            self._resources = undo.pop_all()
+        self.peer_ids = node.peer_ids()
+        self._drain()
+        self._report = self._loop.call_later(REPORT_S, self._report_traffic)
+
+    def close(self) -> None:
+        """No published snapshot lists the port or its queues.  Does nothing the second time."""
+        for handle in (self._timer, self._report):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._report = None
+        self._core = self._node = None
+        self._sockets = []
+        self.c_rxqs = [[] for _ in range(self._workers)]
+        self.peer_ids = {}
+        self._resources.close()
+
+    @property
+    def c_port(self) -> object:
+        return self._started()[0].c_port
+
+    @property
+    def listen_port(self) -> int:
+        """Of the sockets: the one chosen by the kernel when the configuration says 0."""
+        self._started()
+        port: int = self._sockets[0].getsockname()[1]
+        return port
+
+    def _started(self) -> tuple[MeshCore, Node]:
+        if self._core is None or self._node is None:
+            raise LocalError("the mesh is not started")
+        return self._core, self._node
+
+    # ---- configuration
+
+    def apply(self, config: MeshConfig) -> None:
+        """Change the peers; sessions of those that stay as they are stay.
+
+        Raises ConfigError, and then nothing has changed.  Routes of removed peers are withdrawn
+        before the peers are; the caller publishes those of new ones.
+        """
+        _, node = self._started()
+        fixed = (self._config.listen, self._config.private_key_file, self._config.mtu_bytes)
+        if fixed != (config.listen, config.private_key_file, config.mtu_bytes):
+            raise ConfigError(
+                "listen, private_key_file and the MTU of a running mesh cannot change",
+                "restart the daemon",
+            )
+        node.apply(config.peers, time.monotonic_ns())
+        self._config = config
+        ids = node.peer_ids()
+        staying = {key: i for key, i in self.peer_ids.items() if ids.get(key) == i}
+        if len(staying) < len(self.peer_ids):
+            self.peer_ids = staying
+            self._switch.republish()
+        self.peer_ids = ids
+        self._drain()
+
+    # ---- inputs
+
+    def handle_punt(self, punt: Punt) -> None:
+        """What a worker handed up."""
+        if self._node is None:
+            return  # punted before the mesh was closed
+        node, now = self._node, time.monotonic_ns()
+        match punt.kind:
+            case PuntKind.HANDSHAKE:
+                node.receive_datagram(punt.data, punt.source, now)
+            case PuntKind.SESSION_CONFIRMED:
+                node.session_confirmed(punt.id, now)
+            case PuntKind.ENDPOINT:
+                node.endpoint_changed(punt.id, punt.source, now)
+            case PuntKind.NEED_SESSION:
+                node.need_session(punt.id, now)
+        self._drain()
+
+    def _run_timers(self) -> None:
+        self._timer = None
+        if self._node is not None:
+            self._node.poll(time.monotonic_ns())
+            self._drain()
+
+    def _report_traffic(self) -> None:
+        core, node = self._started()
+        reports = {}
+        for index in node.session_indexes():
+            stats = core.session_stats(index)
+            reports[index] = Traffic(
+                sent_records=stats.tx_records,
+                failed_records=stats.rx_failed,
+                last_packet_sent=stats.last_tx_ns,
+                last_keepalive_sent=stats.last_keepalive_ns,
+                last_received=stats.last_rx_ns,
+                last_packet_received=stats.last_rx_packet_ns,
+            )
+        node.traffic(reports, time.monotonic_ns())
+        self._drain()
+        self._report = self._loop.call_later(REPORT_S, self._report_traffic)
+
+    # ---- outputs
+
+    def _drain(self) -> None:
+        core, node = self._started()
+        while events := node.events():
+            for event in events:
+                self._carry_out(core, node, event)
+        for data, to in node.datagrams_to_send():
+            sock = self._sockets[0]
+            try:
+                sock.sendto(data, target(sock, to))
+            except OSError as error:
+                # The node tries again by itself.
+                self._unsent += 1
+                log.debug("handshake message to %s: %s", to, error)
+        self._arm(node)
+
+    def _carry_out(self, core: MeshCore, node: Node, event: Event) -> None:
+        match event:
+            case PeerAdded():
+                core.create_peer(event.peer, event.node_id)
+                self._bytes[event.peer] = (0, 0)
+            case PeerRemoved():
+                core.remove_peer(event.peer)
+                del self._bytes[event.peer]
+            case InstallKeypair():
+                self._install(core, node, event)
+            case RemoveKeypair():
+                self._remove(core, event)
+            case SendKeepalive():
+                try:
+                    core.send_keepalive(event.peer)
+                except MeshCoreError as error:
+                    log.debug("%s", error)
+
+    def _install(self, core: MeshCore, node: Node, event: InstallKeypair) -> None:
+        try:
+            core.install_session(
+                event.peer,
+                event.local_index,
+                event.remote_index,
+                bytearray(event.send_key),
+                bytearray(event.receive_key),
+                initiator=event.initiator,
+                endpoint=event.endpoint,
+                cipher=event.cipher,
+            )
+        except MeshCoreError as error:
+            log.warning("%s", error)
+            node.session_lost(event.local_index, time.monotonic_ns())
+        else:
+            log.debug("keys for peer %d agreed on with %s", event.peer, event.endpoint)
+
+    def _remove(self, core: MeshCore, event: RemoveKeypair) -> None:
+        try:
+            stats = core.session_stats(event.local_index)
+        except MeshCoreError as error:
+            log.debug("%s", error)  # its installation failed, in the same batch of events
+            return
+        core.remove_session(event.local_index)
+        rx, tx = self._bytes[event.peer]
+        self._bytes[event.peer] = (rx + stats.rx_bytes, tx + stats.tx_bytes)
+
+    def _arm(self, node: Node) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        when = node.next_timer()
+        if when is not None:
+            # loop.time() is the same clock, in seconds; late by rounding is not early.
+            self._timer = self._loop.call_at(when / _NS_PER_S + 1e-6, self._run_timers)
+
+    # ---- status
+
+    def status(self) -> list[dict[str, object]]:
+        """One entry per peer.  Bytes are those of records, sealed, since the peer is known."""
+        core, node = self._started()
+        now = time.monotonic_ns()
+        return [self._peer_status(core, status) for status in node.status(now)]
+
+    def _peer_status(self, core: MeshCore, status: PeerStatus) -> dict[str, object]:
+        sessions: list[SessionStats] = []
+        for session in status.sessions:
+            sessions.append(core.session_stats(session.local_index))
+        rx, tx = self._bytes[status.peer]
+        endpoint = next((s.endpoint for s in sessions if s.current), status.endpoint)
+        age_ns = status.last_handshake_ns
+        return {
+            "public_key": encode_key(status.public_key),
+            "state": _STATE_NAMES[status.state],
+            "endpoint": str(endpoint) if endpoint else None,
+            "last_handshake_s": None if age_ns is None else age_ns / _NS_PER_S,
+            "rx_bytes": rx + sum(s.rx_bytes for s in sessions),
+            "tx_bytes": tx + sum(s.tx_bytes for s in sessions),
+            "addresses": [str(network) for network in status.addresses],
+        }
+
+    def refused(self) -> dict[str, int]:
+        """Handshake messages refused since the start, by reason."""
+        _, node = self._started()
+        return {refusal.value: count for refusal, count in node.refused.items()}
