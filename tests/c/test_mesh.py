@@ -1,0 +1,18 @@
+"""The mesh's data plane: each C main of this folder that is named mesh_*."""
+
+import pytest
+
+from tests.c.build import build, run
+
+MEMORY = "address,undefined"
+
+
+@pytest.mark.parametrize("source", ["mesh_wire.c", "mesh_runs.c", "mesh_send.c"])
+def test_records(tmp_path, source):
+    program = build(tmp_path, source, packages=["vswitch", "mesh"], sanitize=MEMORY)
+    assert run(program, timeout_s=120).endswith("ok\n")
+
+
+def test_lanes_and_rekeys(tmp_path):
+    program = build(tmp_path, "mesh_threads.c", packages=["vswitch", "mesh"], sanitize="thread")
+    assert "packets" in run(program, timeout_s=300)
