@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from mesh.config import MeshConfig
-from mesh.errors import ConfigError as MeshConfigError
+from mesh.errors import ConfigError, MeshError
 from vhost.errors import VhostError
 from vswitch import core
 from vswitch.errors import CoreError, Place, UserError, VswError
@@ -226,7 +226,7 @@ class Switch:
                 undo.callback(old.mesh.plug.apply, before)
                 old.mesh.plug.apply(after)
             return old.mesh
-        # Its socket and its identity are one: a change of either is another mesh.
+        # Its socket, identity and record size are fixed: with another, it is another mesh.
         self._show(replace(self.state, mesh=None))
         old.mesh.plug.close()
         undo.callback(self._mesh_again, old.config, before, old.ids[MESH])
@@ -270,8 +270,8 @@ def mesh_goes_on(old: Config, new: Config) -> bool:
     return (
         old.mesh is not None
         and new.mesh is not None
-        and (old.mesh.listen, old.mesh.private_key_file, old.public_key)
-        == (new.mesh.listen, new.mesh.private_key_file, new.public_key)
+        and (old.mesh.listen, old.mesh.private_key_file, old.mesh.mtu_bytes, old.public_key)
+        == (new.mesh.listen, new.mesh.private_key_file, new.mesh.mtu_bytes, new.public_key)
     )
 
 
@@ -294,13 +294,15 @@ def plug_key(bridge: Bridge, port: Port) -> str:
 
 
 @contextmanager
-def explained(place: Place, remedy: str = "leave something out, or give it more memory") -> Iterator[None]:
+def explained(
+    place: Place, remedy: str = "leave something out, or give it more memory"
+) -> Iterator[None]:
     """What fails inside is the user's mistake at place."""
     try:
         yield
-    except MeshConfigError as e:
+    except ConfigError as e:
         raise UserError(e.what, e.remedy, place) from e
-    except VhostError as e:
+    except (VhostError, MeshError) as e:
         raise UserError(str(e), "", place) from e
     except CoreError as e:
         raise UserError(str(e), remedy, place) from e

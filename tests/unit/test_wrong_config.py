@@ -1,24 +1,22 @@
 """Wrong configurations: each is answered once, with file, key and remedy, and starts nothing.
 
-The table runs through the command itself: "vsw check" for all, "vsw run" for those that only
-running can find out.  Where permission is the point and we are root, the command runs as nobody.
+The tables go through the command itself: "vsw check" for most, "vsw run" for what only running can
+find out.  Where permission is the point and we are root, the command runs as nobody.
 """
 
 import os
 import pwd
-import shutil
 import socket
 import subprocess
-import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from configs import OWN_SEED, PEER_SEED, RIGHT, changed, public, write_files, write_key
 
-ROOT = Path(__file__).resolve().parents[2]
-PORT1 = '[bridges.br0.ports.vm1]\ntype = "vhost-user"\npath = "vm1.sock"\nmode = "client"'
+from tests.fakes.configs import OWN_SEED, PEER_SEED, RIGHT, changed, public, write_files
+from tests.fakes.daemons import as_nobody
 
 
 def nothing(_: Path) -> None:
@@ -250,21 +248,6 @@ def one_message(result: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-def vsw(*arguments: str, uid: int | None = None) -> subprocess.CompletedProcess[str]:
-    """The command as a user starts it; uid: as another user, without any privilege."""
-    result = subprocess.run(
-        [sys.executable, "-m", "vswitch.cli", *arguments],
-        capture_output=True, text=True, timeout=30, check=False, cwd=ROOT,
-        user=uid, group=uid, extra_groups=None if uid is None else [],
-        env={k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"},
-    )
-    result.stderr = "".join(
-        # Running logs what it does; the answer is the line of the command itself.
-        line for line in result.stderr.splitlines(keepends=True) if line.startswith("vsw: ")
-    ) if arguments[0] == "run" else result.stderr
-    return result
-
-
 def check_in_process(file: Path, capsys: pytest.CaptureFixture[str]) -> (
         subprocess.CompletedProcess[str]):
     from vswitch.cli import main  # noqa: PLC0415 - only what needs it pays for it
@@ -283,17 +266,151 @@ def test_check(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     before = sorted(tmp_path.iterdir())
     message = one_message(check_in_process(file, capsys))
     assert message.startswith(f"vsw: {file}: ")
-    assert f": {case.where}" in message or case.where.endswith("]") and case.where in message
+    assert case.where in message.removeprefix(f"vsw: {file}: ")
     for part in case.says:
         assert part in message
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_the_right_one(tmp_path: Path) -> None:
+def test_the_right_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table's base is right, so each case is wrong for its own reason."""
-    result = vsw("check", str(write_files(tmp_path)))
+    result = check_in_process(write_files(tmp_path), capsys)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith("vsw.toml: ok\n")
+
+
+# ---- where permission is the point
+
+
+@dataclass(frozen=True)
+class Denied:
+    """A right text, and what is taken away from the user who runs it."""
+
+    name: str
+    text: str
+    where: str
+    says: tuple[str, ...]
+    mode: int = 0o500
+    path: str = "closed"
+    command: str = "check"
+
+
+DENIED = [
+    Denied("server directory", changed("vm2.sock", "closed/vm2.sock"),
+           "bridges.br0.ports.vm2.path", ("no permission", "closed", "another directory")),
+    Denied("server directory, run", changed("vm2.sock", "closed/vm2.sock"),
+           "bridges.br0.ports.vm2.path", ("no permission",), command="run"),
+    Denied("client directory", changed("vm1.sock", "closed/vm1.sock"),
+           "bridges.br0.ports.vm1.path", ("no permission", "search"), mode=0o600),
+    Denied("control directory", changed("control.sock", "closed/c.sock"), "control",
+           ("no permission",)),
+    Denied("control directory, run", changed("control.sock", "closed/c.sock"), "control",
+           ("no permission",), command="run"),
+    Denied("default control directory", changed('control = "control.sock"', ""), "control",
+           ("/run/vsw",)),
+    Denied("private key", RIGHT, "mesh.private_key_file", ("cannot be read", "readable"),
+           mode=0, path="own.key"),
+    Denied("private key, run", RIGHT, "mesh.private_key_file", ("cannot be read",),
+           mode=0, path="own.key", command="run"),
+    Denied("preshared key", RIGHT, "mesh.peers[0].preshared_key_file", ("cannot be read",),
+           mode=0, path="peer.psk"),
+    Denied("the file itself", RIGHT, "vsw.toml", ("cannot be read", "uid"), mode=0,
+           path="vsw.toml"),
+    Denied("foreign group", changed('"0660"', '"0660"\nsocket_group = "root"'),
+           "bridges.br0.ports.vm2.socket_group", ("not in the group", "add it")),
+    Denied("tap without the right", port('type = "tap"\ninterface = "vswnone0"'),
+           "bridges.br0.ports.more.interface", ("vswnone0", "ip tuntap add")),
+]
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that nobody may reach, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="vsw-test-") as name:
+        yield Path(name).resolve()
+
+
+@pytest.mark.parametrize("case", DENIED, ids=lambda case: case.name)
+def test_denied(case: Denied, open_directory: Path) -> None:
+    file = write_files(open_directory)
+    (open_directory / "closed").mkdir()
+    file.write_text(case.text)
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        for path in (open_directory, *open_directory.iterdir()):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    (open_directory / case.path).chmod(case.mode)
+    before = sorted(open_directory.iterdir())
+    message = one_message(as_nobody([case.command, str(file)]))
+    assert message.startswith(f"vsw: {file}: ")
+    assert case.where in message
+    for part in case.says:
+        assert part in message
+    assert sorted(open_directory.iterdir()) == before
+
+
+# ---- what only running finds out
+
+
+def run_wrong(file: Path) -> str:
+    """The one message of a run that does not come to be."""
+    result = as_nobody(["run", str(file)])
+    answers = [line for line in result.stderr.splitlines() if line.startswith("vsw: ")]
+    return one_message(subprocess.CompletedProcess("", result.returncode, "", "\n".join(answers)))
+
+
+@pytest.fixture
+def run_directory(open_directory: Path) -> Path:
+    write_files(open_directory)
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        for path in (open_directory, *open_directory.iterdir()):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    return open_directory
+
+
+def test_control_socket_in_use(run_directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(run_directory / "control.sock"))
+        os.chmod(run_directory / "control.sock", 0o777)
+        other.listen()
+        message = run_wrong(run_directory / "vsw.toml")
+    assert "vsw.toml: control: another daemon answers" in message
+    assert "choose another path" in message
+    assert not (run_directory / "vm2.sock").exists()
+
+
+def test_port_socket_in_use(run_directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(run_directory / "vm2.sock"))
+        os.chmod(run_directory / "vm2.sock", 0o777)
+        other.listen()
+        message = run_wrong(run_directory / "vsw.toml")
+    assert "vsw.toml: bridges.br0.ports.vm2.path: " in message
+    assert "vm2.sock" in message
+    assert not (run_directory / "control.sock").exists()
+
+
+def test_udp_port_in_use(run_directory: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        number = other.getsockname()[1]
+        file = run_directory / "vsw.toml"
+        file.write_text(changed('"127.0.0.1:7400"', f'"127.0.0.1:{number}"'))
+        message = run_wrong(file)
+    assert "vsw.toml: mesh.listen: " in message
+    assert str(number) in message
+    assert not (run_directory / "control.sock").exists()
+    assert not (run_directory / "vm2.sock").exists()
+
+
+def test_address_of_another_machine(run_directory: Path) -> None:
+    file = run_directory / "vsw.toml"
+    file.write_text(changed('"127.0.0.1:7400"', '"192.0.2.1:7400"'))
+    message = run_wrong(file)
+    assert "vsw.toml: mesh.listen: " in message
+    assert "192.0.2.1" in message
+    assert not (run_directory / "control.sock").exists()
 
 
 def test_enough_cases() -> None:

@@ -1,0 +1,129 @@
+"""A real "vsw run" in a process of its own, and the same command in a child without privileges."""
+
+import io
+import json
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT_S = 20.0
+
+
+def environment() -> dict[str, str]:
+    """Ours, with the build of the data plane that the tests run on (see conftest.py)."""
+    build = os.environ.get("DATAPLANE_DIR")
+    return {**os.environ, "PYTHONPATH": build} if build else dict(os.environ)
+
+
+class Daemon:
+    """A running daemon, and what it tells the service manager."""
+
+    def __init__(self, file: Path) -> None:
+        """Returns at once; wait() for what it says."""
+        notify = file.parent / "notify.sock"
+        self.file = file
+        self.control = file.parent / "control.sock"
+        self.log = file.parent / "daemon.log"
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.bind(str(notify))
+        self._notify.settimeout(WAIT_S)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "vswitch.cli", "run", str(file)],
+                cwd=ROOT, stderr=log, env={**environment(), "NOTIFY_SOCKET": str(notify)},
+            )
+
+    def wait(self, word: str) -> str:
+        """The next message to the service manager that has this word."""
+        while word not in (message := self._notify.recv(4096).decode()):
+            pass
+        return message
+
+    def reload(self, text: str | None = None) -> str:
+        """SIGHUP with a new text in the file; returns the status it reports."""
+        if text is not None:
+            self.file.write_text(text)
+        self.process.send_signal(signal.SIGHUP)
+        return self.wait("READY=1").split("STATUS=")[1]
+
+    def ask(self, *command: str) -> Any:
+        result = subprocess.run(
+            [sys.executable, "-m", "vswitch.cli", *command, "--json", "--control",
+             str(self.control)],
+            cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=True,
+            env=environment(),
+        )
+        return json.loads(result.stdout)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(WAIT_S)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._notify.close()
+
+    def cpu_s(self) -> float:
+        """CPU time of all its threads so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def running(file: Path) -> Iterator[Daemon]:
+    """A daemon that is ready."""
+    daemon = Daemon(file)
+    try:
+        daemon.wait("READY=1")
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def as_nobody(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """vsw in a forked child that gave up root, when we are root.  Forked, so that it needs no
+    permission to read the program's files."""
+    from vswitch import cli, config, daemon  # noqa: F401, PLC0415 - read while we may
+
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 70
+        try:
+            os.close(reader)
+            os.dup2(writer, 2)
+            sys.stderr = io.TextIOWrapper(os.fdopen(writer, "wb", buffering=0), write_through=True)
+            if os.geteuid() == 0:
+                nobody = pwd.getpwnam("nobody")
+                os.setgroups([])
+                os.setgid(nobody.pw_gid)
+                os.setuid(nobody.pw_uid)
+            status = cli.main(arguments)
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        stderr = stream.read()
+    _, code = os.waitpid(pid, 0)
+    return subprocess.CompletedProcess(arguments, os.waitstatus_to_exitcode(code), "", stderr)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until condition() holds; an error names what."""
+    deadline = time.monotonic() + WAIT_S
+    never = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {WAIT_S} s: {what}"
+        never.wait(0.01)
