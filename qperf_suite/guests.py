@@ -16,11 +16,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from qperf_suite.agent import Agent, CommandResult
 from qperf_suite.errors import GuestError
-from qperf_suite.image import Image, qemu_image, uml_image
+from qperf_suite.image import qemu_image, uml_image
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 BOOT_TIMEOUT_S = 60.0
@@ -49,10 +49,15 @@ class VhostUser:
 
 @dataclass(frozen=True)
 class Tap:
-    """A NIC on a tap device that exists. options: of User Mode Linux's vector driver."""
+    """A NIC on a tap device that exists.
+
+    driver, options: of User Mode Linux.  "vector" has offloads and takes options; "tuntap" is
+    the older one, without offloads, and quicker to answer.
+    """
 
     ifname: str
     mac: str | None = None
+    driver: Literal["vector", "tuntap"] = "vector"
     options: str = VEC_OPTIONS
     mtu: int | None = None
 
@@ -203,10 +208,10 @@ class UmlGuest(Guest):
 
     @property
     def interfaces(self) -> list[str]:
-        """Vector devices are vecN, N counting all NICs; virtio ones are ethN."""
+        """Vector devices are vecN, N counting all NICs; the others are numbered by themselves."""
         ethernet = iter(range(len(self.nics)))
         return [
-            f"vec{index}" if isinstance(nic, Tap) else f"eth{next(ethernet)}"
+            f"vec{index}" if _is_vector(nic) else f"eth{next(ethernet)}"
             for index, nic in enumerate(self.nics)
         ]
 
@@ -218,12 +223,14 @@ class UmlGuest(Guest):
             *("con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{line_fd}"),
             *("quiet", "noreboot", "panic=1", "agent=ttyS0", f"GLIBC_TUNABLES={SSE_ONLY}"),
         ]
-        for index, nic in enumerate(self.nics):
-            if isinstance(nic, Tap):
+        for nic, interface in zip(self.nics, self.interfaces, strict=True):
+            if isinstance(nic, Tap) and nic.driver == "vector":
                 mac = f",mac={nic.mac}" if nic.mac else ""
                 command.append(
-                    f"vec{index}:transport=tap,ifname={nic.ifname},{nic.options}{mac}"
+                    f"{interface}:transport=tap,ifname={nic.ifname},{nic.options}{mac}"
                 )
+            elif isinstance(nic, Tap):
+                command.append(f"{interface}=tuntap,{nic.ifname},{nic.mac or ''}")
             elif nic.server:
                 raise GuestError("User Mode Linux connects to its socket and cannot listen")
             else:
@@ -273,6 +280,10 @@ class QemuGuest(Guest):
 _TCG = ["-accel", "tcg,thread=multi", "-cpu", "max"]
 
 
+def _is_vector(nic: Nic) -> bool:
+    return isinstance(nic, Tap) and nic.driver == "vector"
+
+
 def kvm_works() -> bool:
     """Whether KVM boots our kernel: some machines have a /dev/kvm on which guests hang."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
@@ -310,4 +321,13 @@ def _on(value: bool) -> str:
     return "on" if value else "off"
 
 
-__all__ = ["CommandResult", "Image", "Nic", "QemuGuest", "Tap", "UmlGuest", "VhostUser", "kvm_works"]
+__all__ = [
+    "CommandResult",
+    "Guest",
+    "Nic",
+    "QemuGuest",
+    "Tap",
+    "UmlGuest",
+    "VhostUser",
+    "kvm_works",
+]

@@ -92,18 +92,26 @@ def write_newc(entries: Iterable[Entry]) -> bytes:
 def module_closure(modules_dep: str, wanted: Iterable[str]) -> list[str]:
     """Paths of the wanted modules and what they need, in an order in which they can be loaded.
 
-    modules_dep: text of depmod's file, "path: dependency…" with the nearest dependency first.
-    Modules that do not exist are built in, and left out.
+    modules_dep: text of depmod's file, "path: dependency…" in any order.  Modules that do not
+    exist are built in, and left out.
     """
     needs: dict[str, list[str]] = {}
     for line in modules_dep.splitlines():
         path, _, rest = line.partition(":")
         needs[path.strip()] = rest.split()
     order: list[str] = []
+
+    def place(path: str) -> None:
+        for need in needs.get(path, []):
+            if need not in order:
+                place(need)
+        if path not in order:
+            order.append(path)
+
     for name in wanted:
         for path in needs:
             if re.sub(r"\.ko.*$", "", path.rsplit("/", 1)[-1]).replace("-", "_") == name:
-                order += [p for p in [*reversed(needs[path]), path] if p not in order]
+                place(path)
     return order
 
 
@@ -178,6 +186,9 @@ def _unpack_kernel(root: Path) -> None:
         )
         package = next(scratch.glob("*.deb"))
         subprocess.run(["dpkg", "-x", package, scratch / "root"], check=True)
+        for modules in scratch.glob("root/lib/modules/*"):
+            depmod = ["busybox", "depmod", "-b", str(scratch / "root"), modules.name]
+            subprocess.run(depmod, capture_output=True, check=True)
         (scratch / "root").rename(root)
     except (subprocess.CalledProcessError, StopIteration) as error:
         raise UsageError(f"cannot fetch {found[1]} with apt-get download") from error

@@ -1,0 +1,98 @@
+"""What a system under test is to the runner: guests with addresses, on one or two hosts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from qperf_suite.guests import Guest
+from qperf_suite.topology import Topology
+from qperf_suite.workloads import SERVERS, Case
+
+GUESTS = ("a1", "a2", "b1", "b2")
+GUEST_MEMORY_MIB = 192
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A guest, and the address under which the others reach it."""
+
+    guest: Guest
+    address: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What systems are built with.
+
+    folder: for sockets and files, short.  guests: names, the first letter is the host.
+    cpus: guest → CPUs; guests that are not in it may run anywhere.
+    """
+
+    topology: Topology
+    folder: Path
+    guests: Sequence[str] = GUESTS
+    cpus: Mapping[str, Sequence[int]] | None = None
+
+    @property
+    def hosts(self) -> list[str]:
+        """Hosts that have guests."""
+        return sorted({guest[0] for guest in self.guests})
+
+    def cpus_of(self, guest: str) -> Sequence[int] | None:
+        """Where a guest may run."""
+        return None if self.cpus is None else self.cpus.get(guest)
+
+
+class System(ABC):
+    """One network between guests. Call order: start, wait_ready, then seat and restart_servers.
+
+    start() returns while guests boot, so that all systems boot together.
+    """
+
+    name: ClassVar[str]
+    # What a guest needs beyond its address.
+    boot_commands: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.topology = stage.topology
+
+    @abstractmethod
+    def start(self, stack: ExitStack) -> None:
+        """Make the network and start the guests; what has to be undone goes on the stack."""
+
+    @abstractmethod
+    def seats(self) -> list[Seat]:
+        """Every guest of this system."""
+
+    @abstractmethod
+    def seat(self, guest: str, case: Case) -> Seat:
+        """The guest that takes part in a case."""
+
+    @abstractmethod
+    def options(self) -> list[str]:
+        """What a reader of the figures has to know of drivers, offloads and MTU."""
+
+    def wait_ready(self) -> None:
+        """Wait for the guests, then start the tools' servers in them."""
+        for seat in self.seats():
+            seat.guest.wait_ready()
+            for command in self.boot_commands:
+                seat.guest.check(command)
+            self.restart_servers(seat.guest)
+
+    def restart_servers(self, guest: Guest) -> None:
+        """Start the tools' servers anew, after boot and after a failure."""
+        guest.run("killall -9 qperf iperf3")
+        for server in SERVERS:
+            guest.spawn(server)
+
+
+def start_guest(guest: Guest, stack: ExitStack) -> Guest:
+    """Start a guest that the stack will stop."""
+    stack.callback(guest.stop)
+    guest.start()
+    return guest

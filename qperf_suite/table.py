@@ -1,0 +1,127 @@
+"""The outcome of a run for people: a table 100 columns wide, and one sentence per claim."""
+
+from collections.abc import Sequence
+
+from qperf_suite.runner import Outcome
+from qperf_suite.statistics import Cell, Ratio, compare, summarize
+from qperf_suite.workloads import Case, Kind
+
+OURS = "vhost-user"
+LABEL_WIDTH, UNIT_WIDTH, CELL_WIDTH, RATIO_WIDTH = 15, 6, 15, 17
+# (test, size, what people call it): claims are made for these, in every placement.
+CLAIMS = (
+    ("tcp_lat", 1, "TCP latency at 1 B"),
+    ("udp_lat", 1, "UDP latency at 1 B"),
+    ("tcp_bw", 65536, "TCP bandwidth at 64 KiB"),
+)
+
+
+def ratios(outcome: Outcome) -> dict[str, dict[Case, Ratio]]:
+    """ "vhost-user/bridge" → case → ratio, for every case with a round that both finished."""
+    found: dict[str, dict[Case, Ratio]] = {}
+    if OURS not in outcome.plan.systems:
+        return found
+    for other in outcome.plan.systems:
+        if other == OURS:
+            continue
+        row = found.setdefault(f"{OURS}/{other}", {})
+        for case in outcome.plan.cases:
+            ours, theirs = outcome.values(OURS, case), outcome.values(other, case)
+            rounds = sorted(ours.keys() & theirs.keys())
+            if rounds:
+                row[case] = compare(
+                    [ours[number] for number in rounds],
+                    [theirs[number] for number in rounds],
+                    smaller_is_better=case.kind is Kind.LATENCY,
+                )
+    return found
+
+
+def table(outcome: Outcome) -> str:
+    """The table, with its legend and the options of the systems under it."""
+    compared = ratios(outcome)
+    lines = []
+    placement = None
+    for case in outcome.plan.cases:
+        if case.placement != placement:
+            placement = case.placement
+            lines += ["", _header(placement, outcome.plan.systems, compared)]
+        cells = [_cell(outcome, system, case) for system in outcome.plan.systems]
+        against = [_ratio(compared[pair].get(case)) for pair in compared]
+        lines.append(
+            f"{case.label:<{LABEL_WIDTH}}{case.unit:<{UNIT_WIDTH}}"
+            + "".join(f"{cell:>{CELL_WIDTH}}" for cell in cells)
+            + "".join(f"{text:>{RATIO_WIDTH}}" for text in against)
+        )
+    lines += [
+        "",
+        f"Median of {outcome.plan.rounds} rounds ± half the range. Ratios: median over the rounds,",
+        "with a 95 % interval, turned so that above 1 vhost-user is better. qperf's latency is one",
+        "way, mtr's a round trip; udp_bw counts what was received.",
+        *(f"- {line}" for line in outcome.options),
+    ]
+    for failure in outcome.failures:
+        lines.append(
+            f"- failed: {failure.case.name} on {failure.system}, "
+            f"round {failure.round + 1}: {failure.words}"
+        )
+    return "\n".join(line.rstrip() for line in lines[1:])
+
+
+def claims(outcome: Outcome) -> list[str]:
+    """One sentence per claim: is vhost-user ahead, and by how much."""
+    sentences = []
+    for pair, row in ratios(outcome).items():
+        other = pair.removeprefix(f"{OURS}/")
+        for case, ratio in row.items():
+            for test, size_bytes, words in CLAIMS:
+                if (case.test, case.size_bytes) == (test, size_bytes):
+                    where = case.placement.replace("-", " ")
+                    sentences.append(_sentence(f"{where}, {words}", other, ratio))
+    return sorted(sentences, reverse=True)
+
+
+def _sentence(what: str, other: str, ratio: Ratio) -> str:
+    interval = f"(95 %: {ratio.low:.2f}–{ratio.high:.2f})"
+    start = what[0].upper() + what[1:]
+    if ratio.verdict == "ahead":
+        return f"{start}: vhost-user is ahead of {other}, {ratio.median:.2f} times {interval}."
+    if ratio.verdict == "behind":
+        return f"{start}: vhost-user is behind {other}, {ratio.median:.2f} times {interval}."
+    if ratio.verdict == "tie":
+        return f"{start}: vhost-user ties with {other}, {ratio.median:.2f} times {interval}."
+    return f"{start}: undecided against {other}, {ratio.median:.2f} times {interval}."
+
+
+def _header(
+    placement: str, systems: Sequence[str], compared: dict[str, dict[Case, Ratio]]
+) -> str:
+    title = placement.replace("-", " ")
+    pairs = [f"vs {pair.removeprefix(f'{OURS}/')}" for pair in compared]
+    return (
+        f"{title:<{LABEL_WIDTH + UNIT_WIDTH}}"
+        + "".join(f"{name:>{CELL_WIDTH}}" for name in systems)
+        + "".join(f"{pair:>{RATIO_WIDTH}}" for pair in pairs)
+    )
+
+
+def _cell(outcome: Outcome, system: str, case: Case) -> str:
+    values = list(outcome.values(system, case).values())
+    return _cell_text(summarize(values)) if values else "failed"
+
+
+def _cell_text(cell: Cell) -> str:
+    return f"{significant(cell.median)} ±{cell.spread * 100:.0f}%"
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    return "–" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
+
+
+def significant(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value >= 100:
+        return f"{value:.0f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
