@@ -35,7 +35,7 @@ class Address:
         return Address(v6.ipv4_mapped or v6, port)
 
     @staticmethod
-    def parse(text: str, where: str = "", *, port_may_be_zero: bool = False) -> Address:
+    def parse(text: str, where: str = "") -> Address:
         """Read "a.b.c.d:port" or "[v6]:port".  Raises ConfigError; names are not resolved."""
         form = _FORM.fullmatch(text)
         if form is None:
@@ -60,6 +60,6 @@ class Address:
                 )
             ip = ip.ipv4_mapped or ip
         port = int(form["port"])
-        if port > 65535 or (port == 0 and not port_may_be_zero):
+        if not 1 <= port <= 65535:
             raise ConfigError(f"port {port} does not exist", "use 1 to 65535", where)
         return Address(ip, port)

@@ -104,7 +104,7 @@ class Pair:
             self.identities[1 - number].public_key,
             () if endpoint is None else (Address(self.loopback, endpoint),),
             (ip_network(f"10.5.0.{2 - number}/32"),),
-            **peer,  # type: ignore[arg-type]  # preshared_key only
+            **peer,
         )
         return MeshConfig(Address(self.loopback, 0), self.files[number], (other,), 1400)
 
