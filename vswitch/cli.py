@@ -72,8 +72,7 @@ def default_control() -> str:
 
 
 def run_daemon(args: argparse.Namespace) -> int:
-    # Only here: everything else works without the compiled data plane.
-    from vswitch import daemon, logs  # noqa: PLC0415
+    from vswitch import daemon, logs  # noqa: PLC0415 - all else works without the data plane
 
     logs.set_up()
     reason = daemon.run(args.file)
@@ -83,7 +82,7 @@ def run_daemon(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    from vswitch.config import load  # noqa: PLC0415 - reads keys with libsodium, slow to load
+    from vswitch.config import load  # noqa: PLC0415 - libsodium, not for --help
 
     config = load(args.file)
     if args.json:
@@ -95,7 +94,7 @@ def run_check(args: argparse.Namespace) -> int:
 
 def run_asking(args: argparse.Namespace) -> int:
     from vswitch import views  # noqa: PLC0415 - as above
-    from vswitch.control import ask  # noqa: PLC0415
+    from vswitch.control import ask  # noqa: PLC0415 - as above
 
     answer = ask(args.control, args.asked)
     if args.json:
@@ -108,7 +107,7 @@ def run_asking(args: argparse.Namespace) -> int:
 
 def run_keygen(args: argparse.Namespace) -> int:
     from mesh.identity import KEY_BYTES, Identity, encode_key  # noqa: PLC0415 - as above
-    from mesh.keyfile import write_private_key  # noqa: PLC0415
+    from mesh.keyfile import write_private_key  # noqa: PLC0415 - as above
 
     seed = os.urandom(KEY_BYTES)
     public = encode_key(Identity(seed).public_key)

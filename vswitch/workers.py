@@ -52,6 +52,10 @@ class WorkerThread:
         if not self._stopping:
             self._died("worker_run() returned")
 
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
     def pin(self, cpu: int) -> None:
         """Move to another CPU."""
         if cpu == self.cpu:
@@ -65,7 +69,7 @@ class WorkerThread:
     def stop(self) -> None:
         """Stop and join; the C object stays until close()."""
         self._stopping = True
-        if self._thread.is_alive():
+        if self.running:
             self.worker.stop()
             self._thread.join()
 

@@ -40,7 +40,9 @@ class Daemon:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "vswitch.cli", "run", str(file)],
-                cwd=ROOT, stderr=log, env={**environment(), "NOTIFY_SOCKET": str(notify)},
+                cwd=ROOT,
+                stderr=log,
+                env={**environment(), "NOTIFY_SOCKET": str(notify)},
             )
 
     def wait(self, word: str) -> str:
@@ -58,9 +60,20 @@ class Daemon:
 
     def ask(self, *command: str) -> Any:
         result = subprocess.run(
-            [sys.executable, "-m", "vswitch.cli", *command, "--json", "--control",
-             str(self.control)],
-            cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=True,
+            [
+                sys.executable,
+                "-m",
+                "vswitch.cli",
+                *command,
+                "--json",
+                "--control",
+                str(self.control),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=True,
             env=environment(),
         )
         return json.loads(result.stdout)

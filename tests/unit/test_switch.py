@@ -3,129 +3,21 @@
 Plugs are fakes around real C ports; workers, snapshots and MAC tables are real.
 """
 
-import socket
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
-from mesh.address import Address
-from mesh.config import MeshConfig, PeerConfig
-from mesh.core import Punt
-from mesh.errors import ConfigError
+from tests.fakes.plugs import CPU, KEYS, Maker, bridge, config, died, mesh_of, plugs, vm
 from vhost.errors import VhostError
 from vswitch import core
 from vswitch.errors import UserError
 from vswitch.host import allowed_cpus
-from vswitch.model import Bridge, Config, Control, Port, TapPort, VhostUserPort, Workers
-from vswitch.ports import Publisher
+from vswitch.model import Config, TapPort
 from vswitch.state import MESH, State, assign, number, router_mac, routes_of
 from vswitch.switch import Switch
 from vswitch.workers import numa_node
-
-CPU = allowed_cpus()[0]
-KEYS = [bytes([i]) * 32 for i in range(5)]
-
-
-class Plug:
-    """A port whose cable is a socket pair."""
-
-    def __init__(self, port_id: int, port: Port, maker: "Maker") -> None:
-        self.name = port.name
-        self.port_id = port_id
-        self._maker = maker
-        ours, self.cable = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        ours.setblocking(False)
-        self._port = core.TapPort(port_id, ours.detach())
-        self.c_port: object = self._port.c
-        self.c_rxqs: list[object] = []
-
-    def start(self) -> None:
-        self._maker.happen("start", self.name)
-        self.c_rxqs.append(self._port.rxq())
-
-    def close(self) -> None:
-        self._maker.events.append(f"close {self.name}")
-        self._port.close()
-        self.cable.close()
-
-    def status(self) -> dict[str, object]:
-        return {"state": "up"}
-
-
-class MeshPlug(Plug):
-    """The mesh; its peers' numbers are their places in the configuration."""
-
-    def __init__(self, port_id: int, config: MeshConfig, maker: "Maker") -> None:
-        super().__init__(port_id, TapPort("mesh", "mesh", ()), maker)
-        self.config = config
-
-    @property
-    def c_rxqs(self) -> list[list[object]]:  # type: ignore[override]  # per worker
-        return [self._rxqs]
-
-    @c_rxqs.setter
-    def c_rxqs(self, value: list[object]) -> None:
-        self._rxqs = value
-
-    @property
-    def peer_ids(self) -> Mapping[bytes, int]:
-        return {peer.public_key: i for i, peer in enumerate(self.config.peers)}
-
-    def start(self) -> None:
-        self._maker.happen("start", self.name)
-        self._rxqs.append(self._port.rxq())
-
-    def apply(self, config: MeshConfig) -> None:
-        self._maker.happen("apply", f"mesh {len(config.peers)}")
-        self.config = config
-
-    def handle_punt(self, punt: Punt) -> None:
-        raise AssertionError(f"nothing punts here: {punt}")
-
-
-class Maker:
-    """Makes fakes and remembers what happened.  fail: "start vm2": that step fails, once."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.fail: dict[str, Exception] = {}
-
-    def happen(self, what: str, name: str) -> None:
-        self.events.append(f"{what} {name}")
-        error = self.fail.pop(f"{what} {name}", None)
-        if error is not None:
-            raise error
-
-    def port(self, port_id: int, config: Config, bridge: Bridge, port: Port,
-             publisher: Publisher) -> Plug:
-        return Plug(port_id, port, self)
-
-    def mesh(self, port_id: int, config: MeshConfig, publisher: Publisher,
-             workers: int) -> MeshPlug:
-        return MeshPlug(port_id, config, self)
-
-
-def vm(name: str, path: str = "", **changes: object) -> VhostUserPort:
-    return replace(VhostUserPort(name, path or f"/{name}", "server", 0o660, None, None, ()),
-                   **changes)
-
-
-def bridge(*ports: Port, name: str = "br0", mtu_bytes: int = 1400, macs: int = 64) -> Bridge:
-    return Bridge(name, (ip_network("10.5.0.0/24"),), mtu_bytes, 300, macs, ports)
-
-
-def config(*bridges: Bridge, mesh: MeshConfig | None = None, cpus: tuple[int, ...] = (CPU,),
-           key: bytes = KEYS[0]) -> Config:
-    return Config("/f", Control(), Workers(cpus), bridges, mesh, key if mesh else None)
-
-
-def mesh_of(*peers: bytes, port: int = 7400) -> MeshConfig:
-    listen = Address.parse(f"127.0.0.1:{port}")
-    return MeshConfig(listen, "key", tuple(
-        PeerConfig(key, addresses=(ip_network(f"10.9.{key[0]}.0/24"),)) for key in peers), 1400)
 
 
 @pytest.fixture
@@ -138,14 +30,6 @@ def switch(maker: Maker) -> Iterator[Switch]:
     made = Switch(maker, died)
     yield made
     made.close()
-
-
-def died(reason: str) -> None:
-    raise AssertionError(reason)
-
-
-def plugs(switch: Switch) -> dict[str, object]:
-    return {name: attached.plug for (_, name), attached in switch.state.ports.items()}
 
 
 TWO = config(bridge(vm("vm1"), vm("vm2")))
@@ -283,81 +167,6 @@ def test_a_worker_moves_to_another_cpu_and_back_on_failure(switch: Switch, maker
     assert thread.cpu == second
 
 
-# ---- mesh
-
-
-def test_the_mesh_changes_in_place(switch: Switch, maker: Maker) -> None:
-    switch.apply(config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1])))
-    before = switch.state.mesh
-    switch.apply(config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1], KEYS[2])))
-    assert switch.state.mesh is before
-    assert maker.events[-1] == "apply mesh 2"
-    assert routes_of(switch.state) == [
-        (ip_network("10.9.1.0/24"), core.ROUTE_PEER + 0),
-        (ip_network("10.9.2.0/24"), core.ROUTE_PEER + 1),
-    ]
-
-
-def test_a_peer_without_a_number_has_no_routes(switch: Switch) -> None:
-    switch.apply(config(bridge(), mesh=mesh_of(KEYS[1], KEYS[2])))
-    mesh = switch.state.mesh
-    assert mesh is not None
-    assert isinstance(mesh.plug, MeshPlug)
-    mesh.plug.config = mesh_of(KEYS[2])
-    assert routes_of(switch.state) == [(ip_network("10.9.2.0/24"), core.ROUTE_PEER + 0)]
-
-
-def test_a_failed_change_of_the_mesh_is_undone(switch: Switch, maker: Maker) -> None:
-    old = config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1]))
-    switch.apply(old)
-    maker.fail["start vm1"] = VhostError("no")
-    with pytest.raises(UserError):
-        switch.apply(config(bridge(vm("vm1", mode="client")), mesh=mesh_of()))
-    assert "apply mesh 0" in maker.events
-    assert maker.events.index("apply mesh 1") > maker.events.index("apply mesh 0")
-    assert switch.state.config == old
-
-
-@pytest.mark.parametrize("new", [
-    config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1], port=7401)),
-    config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1]), key=KEYS[3]),
-], ids=["listen", "key"])
-def test_another_socket_or_key_is_another_mesh(switch: Switch, maker: Maker, new: Config) -> None:
-    switch.apply(config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1])))
-    before = switch.state.mesh
-    switch.apply(new)
-    assert switch.state.mesh is not before
-    assert maker.events == ["start vm1", "start mesh", "close mesh", "start mesh"]
-
-
-def test_the_old_mesh_comes_back_when_the_new_one_fails(switch: Switch, maker: Maker) -> None:
-    old = config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1]))
-    switch.apply(old)
-    starts = iter([ConfigError("port 7401 is taken", "choose another")])
-    real = maker.happen
-
-    def happen(what: str, name: str) -> None:
-        real(what, name)
-        if (what, name) == ("start", "mesh"):
-            for error in starts:
-                raise error
-
-    maker.happen = happen  # type: ignore[method-assign]  # the first start from now on fails
-    with pytest.raises(UserError, match=r"mesh\.listen: port 7401 is taken; choose another"):
-        switch.apply(config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1], port=7401)))
-    assert maker.events == ["start vm1", "start mesh", "close mesh", "start mesh", "close mesh",
-                            "start mesh"]
-    assert switch.state.mesh is not None
-    assert switch.state.config == old
-
-
-def test_the_mesh_can_go(switch: Switch, maker: Maker) -> None:
-    switch.apply(config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1])))
-    switch.apply(config(bridge(vm("vm1"))))
-    assert switch.state.mesh is None
-    assert maker.events[-1] == "close mesh"
-
-
 # ---- the end
 
 
@@ -366,20 +175,9 @@ def test_closing_stops_the_workers_first(maker: Maker) -> None:
     switch.apply(config(bridge(vm("vm1")), mesh=mesh_of()))
     thread = switch.workers[0]
     stopped: list[bool] = []
-    real = Plug.close
-
-    class Watching(Plug):
-        pass
-
-    def close(self: Plug) -> None:
-        stopped.append(not thread._thread.is_alive())
-        real(self)
-
-    for attached in switch.state.ports.values():
-        attached.plug.__class__ = Watching
-    Watching.close = close  # type: ignore[method-assign]
+    maker.watch = lambda _: stopped.append(not thread.running)
     switch.close()
-    assert stopped == [True]
+    assert stopped == [True, True]
     assert switch.workers == []
 
 
