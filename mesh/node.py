@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
-from mesh import cookie, handshake, noise, wire
+from mesh import cookie, handshake, wire
 from mesh.address import Address
-from mesh.config import MAX_PEERS, PeerConfig
-from mesh.errors import ConfigError, Refusal, RemoteError
+from mesh.config import PeerConfig
+from mesh.errors import Refusal, RemoteError
 from mesh.events import (
     Event,
     InstallKeypair,
@@ -24,8 +24,9 @@ from mesh.events import (
     Traffic,
 )
 from mesh.handshake import Keys, PeerKeys, Trigger
-from mesh.identity import Identity, Rng, encode_key, node_id, static_public
+from mesh.identity import Identity, Rng, node_id
 from mesh.indexes import Indexes
+from mesh.membership import members
 from mesh.peer import (
     GIVE_UP_NS,
     INITIATION_INTERVAL_NS,
@@ -53,7 +54,7 @@ class Node:
     def __init__(
         self,
         identity: Identity,
-        peers: Iterable[PeerConfig],
+        peers: Collection[PeerConfig],
         rng: Rng,
         now: int,
         *,
@@ -116,12 +117,13 @@ class Node:
 
     # ---- configuration
 
-    def apply(self, configs: Iterable[PeerConfig], now: int) -> None:
+    def apply(self, configs: Collection[PeerConfig], now: int) -> None:
         """Make these the peers.  Sessions of those that stay as they are stay.
 
         Raises ConfigError, and then nothing has changed.
         """
-        wanted = self._check(list(configs))
+        known = {key: peer.keys for key, peer in self._by_public.items()}
+        wanted = members(self._identity, configs, known)
         for public_key, peer in list(self._by_public.items()):
             config, keys = wanted.get(public_key, (None, None))
             if config is None or keys is None:
@@ -138,28 +140,6 @@ class Node:
         for public_key, (config, keys) in wanted.items():
             if public_key not in self._by_public:
                 self._add_peer(config, keys, now)
-
-    def _check(self, configs: list[PeerConfig]) -> dict[bytes, tuple[PeerConfig, PeerKeys]]:
-        if len(configs) > MAX_PEERS:
-            raise ConfigError(f"{len(configs)} peers are too many", f"at most {MAX_PEERS} fit")
-        wanted: dict[bytes, tuple[PeerConfig, PeerKeys]] = {}
-        for config in configs:
-            name = f"peer {encode_key(config.public_key)}"
-            if config.public_key == self._identity.public_key:
-                raise ConfigError("a peer has this node's own public key", "remove it", name)
-            if config.public_key in wanted:
-                raise ConfigError("the peer is listed twice", "list it once", name)
-            wanted[config.public_key] = (config, self._peer_keys(config, name))
-        return wanted
-
-    def _peer_keys(self, config: PeerConfig, name: str) -> PeerKeys:
-        preshared = config.preshared_key or noise.NO_PRESHARED_KEY
-        known = self._by_public.get(config.public_key)
-        if known is not None and known.keys.preshared_key == preshared:
-            return known.keys
-        static = static_public(config.public_key, name)
-        shared = noise.dh(self._identity.static_private, static)
-        return PeerKeys(config.public_key, static, shared, preshared)
 
     def _add_peer(self, config: PeerConfig, keys: PeerKeys, now: int) -> None:
         # Numbers go round: routes that still name a removed peer must not mean a new one.
@@ -245,8 +225,8 @@ class Node:
 
     def _hint_stale(self, peer: Peer, addr: Address, now: int) -> None:
         """The peer's clock may have been set back while it was down: then it cannot begin, so we
-        do.  Who replays an initiation gains no more than this handshake, to an address of its
-        choice but no longer than what it sent."""
+        do.  Who replays an initiation gains no more than this handshake, and one datagram of the
+        same length to an address of its choice."""
         if now - peer.completed_at >= STALE_HINT_NS or peer.current is None:
             peer.hint = addr
             self._need(peer, now)
@@ -367,7 +347,7 @@ class Node:
                 peer.take_out(session)
                 self._drop(peer, [session])
         if peer.retry_at is not None and now >= peer.retry_at:
-            if now - peer.series_began >= GIVE_UP_NS:
+            if now - peer.series_began >= GIVE_UP_NS or not peer.candidates():
                 peer.advance(Trigger.GIVE_UP)
                 self._abandon(peer)
                 peer.end_attempt()
@@ -413,6 +393,8 @@ class Node:
         peer.timestamp_sent = timestamp
         target = candidates[peer.attempts % len(candidates)]
         peer.attempt_target = target
+        if target == peer.hint:
+            peer.hint = None  # one datagram out for one that came in
         peer.attempts += 1
         jitter = int.from_bytes(self._rng.randbytes(4), "little") * RETRY_JITTER_NS >> 32
         peer.retry_at = now + RETRY_NS + jitter

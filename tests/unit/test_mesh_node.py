@@ -11,7 +11,7 @@ import pytest
 
 from mesh import peer as limits
 from mesh.address import Address
-from mesh.config import PeerConfig
+from mesh.config import MAX_PEERS, PeerConfig
 from mesh.errors import ConfigError
 from mesh.events import (
     InstallKeypair,
@@ -317,17 +317,25 @@ def test_other_endpoints_are_tried_and_the_session_stays(two: Two) -> None:
     assert two.a.state is State.REKEYING
 
 
-@pytest.mark.parametrize("wrong", ["own", "twice", "low order", "too many"])
-def test_wrong_peers_change_nothing(two: Two, wrong: str) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("own", "own public key; remove it"),
+        ("twice", "listed twice"),
+        ("low order", "no valid Ed25519 key"),
+        ("too many", "8193 peers are too many; list at most 8192"),
+    ],
+)
+def test_wrong_peers_change_nothing(two: Two, wrong: str, message: str) -> None:
     two.connected()
     right = two.b.config(two.b.address)
     peers = {
         "own": [right, two.a.config()],
         "twice": [right, right],
         "low order": [PeerConfig(b"\1" + bytes(31))],
-        "too many": [right] * 9000,
+        "too many": [right] * (MAX_PEERS + 1),
     }[wrong]
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=message):
         two.a.node.apply(peers, two.now)
     assert two.a.state is State.READY
     assert two.a.node.events() == []

@@ -109,6 +109,22 @@ def test_clock_set_back_is_overcome_by_the_other_side(two: Two) -> None:
     assert [i.initiator for i in two.a.installed()] == [False]
 
 
+def test_replays_send_no_more_than_they_are(two: Two) -> None:
+    (data,) = two.deliver(two.a, two.b)
+    two.settle()
+    sent = []
+    for _ in range(100):
+        two.wait(2)
+        two.b.node.receive_datagram(data, STRANGER, two.now)
+        sent += [to for _, to in two.b.out() if to == STRANGER]
+        two.a.out()
+    assert len(sent) <= 100 * 2 // 5 + 1
+    two.wait(6)
+    two.b.out()
+    two.wait(6)
+    assert STRANGER not in [to for _, to in two.b.out()]
+
+
 def test_initiations_in_quick_succession(two: Two) -> None:
     two.deliver(two.a, two.b)
     two.b.out()
