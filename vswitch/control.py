@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vswitch.errors import Place, UserError
-from vswitch.model import DEFAULT_CONTROL, Control
+from vswitch.model import Control
 
 LINE_BYTES_MAX = 64 * 1024
 ANSWER_TIMEOUT_S = 10.0
@@ -77,8 +77,6 @@ def bind(control: Control, place: Place) -> socket.socket:
     path = control.path
     s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        if path == DEFAULT_CONTROL:
-            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         remove_stale(path, place)
         # Nobody may connect before mode and group are right.
         before = os.umask(0o177)

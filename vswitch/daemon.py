@@ -16,6 +16,7 @@ from vswitch import notify
 from vswitch.config import load
 from vswitch.control import ControlServer
 from vswitch.errors import Place, UserError, VswError
+from vswitch.host import make_run_directory
 from vswitch.model import Config
 from vswitch.ports import PlugMaker
 from vswitch.report import Report
@@ -109,6 +110,7 @@ class Daemon:
         notify.ready(f"running with {self._config.file}")
 
     def _apply(self, config: Config) -> None:
+        make_run_directory(config)
         new = self._bind(config) if config.control != self._config.control else None
         try:
             self._switch.apply(config)
@@ -134,6 +136,7 @@ def raise_limits() -> None:
 def run(file: str) -> str:
     """Run a configuration until a signal; returns why it failed, or "".  Raises UserError."""
     config = load(file)
+    make_run_directory(config)
     raise_limits()
 
     async def main() -> str:

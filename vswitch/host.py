@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vswitch.errors import Place, UserError
 from vswitch.model import (
-    DEFAULT_CONTROL,
+    RUN_DIRECTORY,
     Config,
     Control,
     TapPort,
@@ -52,8 +52,6 @@ def check_cpus(workers: Workers, place: Place) -> None:
 
 
 def check_control(control: Control, file: str) -> None:
-    if control.path == DEFAULT_CONTROL and os.geteuid() == 0:
-        return  # the daemon makes that directory itself
     check_socket(control.path, Place(file, "control"), makes=True)
     check_group(control.group, Place(file, "control_group"))
 
@@ -70,6 +68,8 @@ def check_socket(path: str, place: Place, makes: bool) -> None:
     try:
         status = os.stat(directory)
     except FileNotFoundError:
+        if directory == RUN_DIRECTORY and os.geteuid() == 0:
+            return  # make_run_directory() will
         raise UserError(f"there is no directory {directory}",
                         f"make it with mkdir -p {directory}, or correct the path",
                         place) from None
@@ -94,6 +94,17 @@ def check_socket(path: str, place: Place, makes: bool) -> None:
                         "remove it, or choose another path", place)
     if not makes and not (stat.S_ISSOCK(status.st_mode) or stat.S_ISLNK(status.st_mode)):
         raise UserError(f"{path} is not a socket", "name the socket that the VM listens on", place)
+
+
+def make_run_directory(config: Config) -> None:
+    """Make our own place for sockets, which every boot empties, when a socket shall be there."""
+    if any(os.path.dirname(path) == RUN_DIRECTORY for path in config.sockets()):
+        try:
+            os.makedirs(RUN_DIRECTORY, mode=0o755, exist_ok=True)
+        except OSError as e:
+            raise UserError(f"cannot make {RUN_DIRECTORY}: {e.strerror}",
+                            f"make it for uid {os.geteuid()}, or choose other paths",
+                            Place(config.file)) from None
 
 
 def check_group(group: str | None, place: Place) -> None:

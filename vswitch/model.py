@@ -10,7 +10,8 @@ from mesh.config import MeshConfig
 
 Network = IPv4Network | IPv6Network
 
-DEFAULT_CONTROL = "/run/vsw/vsw.sock"
+RUN_DIRECTORY = "/run/vsw"
+DEFAULT_CONTROL = f"{RUN_DIRECTORY}/vsw.sock"
 DEFAULT_MTU_BYTES = 1400
 DEFAULT_AGEING_S = 300
 DEFAULT_MAC_TABLE_SIZE = 8192
@@ -88,6 +89,12 @@ class Config:
     def ports(self) -> list[tuple[Bridge, Port]]:
         """All ports with their bridges, in the file's order."""
         return [(bridge, port) for bridge in self.bridges for port in bridge.ports]
+
+    def sockets(self) -> list[str]:
+        """Paths of all UNIX sockets, ours and the VMs'."""
+        return [self.control.path] + [
+            port.path for _, port in self.ports() if isinstance(port, VhostUserPort)
+        ]
 
 
 def port_key(bridge: Bridge, port: Port) -> str:
