@@ -121,15 +121,9 @@ class Backend:
         handler = HANDLERS.get(header.request)
         answer: bytes | None
         try:
-            if handler is None:
-                raise RefusedError("not supported")
-            if handler.size_bytes not in (None, len(payload)):
-                raise RemoteError(
-                    f"{name}: {len(payload)} bytes of payload instead of {handler.size_bytes}"
-                )
-            if len(fds) > handler.fds:
-                raise RemoteError(f"{name}: {len(fds)} file descriptors, at most {handler.fds}")
-            answer = handler.serve(self, payload, fds)
+            answer = self._serve(handler, payload, fds)
+        except RemoteError as error:
+            raise RemoteError(f"{name}: {error}") from error
         except RefusedError as error:
             self.last_step = f"{name} refused: {error}"
             if not self._acks(header) or (handler is not None and handler.answers):
@@ -142,6 +136,15 @@ class Backend:
         if answer is not None:
             flags = m.VERSION | m.FLAG_REPLY
             self._replies.append(m.HEADER.pack(header.request, flags, len(answer)) + answer)
+
+    def _serve(self, handler: Handler | None, payload: bytes, fds: list[int]) -> bytes | None:
+        if handler is None:
+            raise RefusedError("not supported")
+        if handler.size_bytes not in (None, len(payload)):
+            raise RemoteError(f"{len(payload)} bytes of payload instead of {handler.size_bytes}")
+        if len(fds) > handler.fds:
+            raise RemoteError(f"{len(fds)} file descriptors, at most {handler.fds}")
+        return handler.serve(self, payload, fds)
 
     def _acks(self, header: Header) -> bool:
         """Looked at after the handler: User Mode Linux wants an answer to SET_PROTOCOL_FEATURES."""
@@ -214,7 +217,7 @@ class Backend:
     def _set_backend_req_fd(self, _payload: bytes, fds: list[int]) -> None:
         """We have nothing to ask of the front-end; User Mode Linux wants the socket taken."""
         if len(fds) != 1:
-            raise RemoteError("SET_BACKEND_REQ_FD: no file descriptor")
+            raise RemoteError("no file descriptor")
         former, self._backend_fd = self._backend_fd, fds.pop()
         if former >= 0:
             self.device.close_fd(former)
@@ -222,7 +225,7 @@ class Backend:
     # ---- configuration space
 
     def _get_config(self, payload: bytes, _fds: list[int]) -> bytes:
-        offset, size, flags = _config_range("GET_CONFIG", payload)
+        offset, size, flags = _config_range(payload)
         space = m.NET_CONFIG.pack(
             self.mac, m.NET_STATUS_LINK_UP, self.max_pairs_told, self.mtu_bytes
         ).ljust(m.NET_CONFIG_BYTES, b"\0")
@@ -234,7 +237,7 @@ class Backend:
         return MAX_PAIRS if self.protocol_features & ProtocolFeature.MQ else 1
 
     def _set_config(self, payload: bytes, _fds: list[int]) -> None:
-        _config_range("SET_CONFIG", payload)
+        _config_range(payload)
         # A driver of virtio 1.0 or later has nothing to write (5.1.4.2); an old one would set its
         # MAC, which the switch learns from its frames.
 
@@ -242,15 +245,15 @@ class Backend:
 
     def _set_mem_table(self, payload: bytes, fds: list[int]) -> None:
         if len(payload) < m.MEMORY_HEADER.size:
-            raise RemoteError("SET_MEM_TABLE: no room for the number of regions")
+            raise RemoteError("no room for the number of regions")
         count, _ = m.MEMORY_HEADER.unpack_from(payload)
         if not 1 <= count <= m.MAX_FDS:
-            raise RemoteError(f"SET_MEM_TABLE: {count} regions instead of 1 to {m.MAX_FDS}")
+            raise RemoteError(f"{count} regions instead of 1 to {m.MAX_FDS}")
         needed = m.MEMORY_HEADER.size + count * m.MEMORY_REGION.size
         if len(payload) < needed:
-            raise RemoteError(f"SET_MEM_TABLE: {len(payload)} bytes instead of {needed}")
+            raise RemoteError(f"{len(payload)} bytes instead of {needed}")
         if len(fds) != count:
-            raise RemoteError(f"SET_MEM_TABLE: {count} regions, {len(fds)} file descriptors")
+            raise RemoteError(f"{count} regions, {len(fds)} file descriptors")
         entries = m.MEMORY_REGION.iter_unpack(payload[m.MEMORY_HEADER.size : needed])
         regions = [
             RegionSpec(guest, size_bytes, user, offset, fd)
@@ -278,15 +281,15 @@ class Backend:
             self.rings[index] = Ring(enabled=enabled)
         return self.rings[index]
 
-    def _stopped_ring(self, request: str, index: int) -> Ring:
+    def _stopped_ring(self, index: int) -> Ring:
         ring = self.ring(index)
         if ring.started:
-            raise RefusedError(f"{request}: ring {index} is running")
+            raise RefusedError(f"ring {index} is running")
         return ring
 
     def _set_vring_num(self, payload: bytes, _fds: list[int]) -> None:
         index, num = m.VRING_STATE.unpack(payload)
-        ring = self._stopped_ring("SET_VRING_NUM", index)
+        ring = self._stopped_ring(index)
         if num == 0 or num & (num - 1) or num > 32768:
             raise RefusedError(f"ring size {num} is no power of two up to 32768")
         ring.num = num
@@ -304,7 +307,7 @@ class Backend:
     def _set_vring_base(self, payload: bytes, _fds: list[int]) -> None:
         """Kept for the status only: a split ring goes on from its used index (virtq_init)."""
         index, base = m.VRING_STATE.unpack(payload)
-        self._stopped_ring("SET_VRING_BASE", index).base = base
+        self._stopped_ring(index).base = base
 
     def _get_vring_base(self, payload: bytes, _fds: list[int]) -> bytes:
         index, _ = m.VRING_STATE.unpack(payload)
@@ -332,7 +335,7 @@ class Backend:
             self.device.enable_ring(index, enabled)
 
     def _set_vring_kick(self, payload: bytes, fds: list[int]) -> None:
-        index, fd = _vring_fd("SET_VRING_KICK", payload, fds)
+        index, fd = _vring_fd(payload, fds)
         ring = self.ring(index)
         if ring.started:
             self._stop(index, ring)
@@ -342,7 +345,7 @@ class Backend:
         self._start_if_ready(index, ring)
 
     def _set_vring_call(self, payload: bytes, fds: list[int]) -> None:
-        index, fd = _vring_fd("SET_VRING_CALL", payload, fds)
+        index, fd = _vring_fd(payload, fds)
         ring = self.ring(index)
         former, ring.call_fd = ring.call_fd, fd
         if ring.started:
@@ -351,7 +354,7 @@ class Backend:
             self.device.close_fd(former)
 
     def _set_vring_err(self, payload: bytes, fds: list[int]) -> None:
-        index, fd = _vring_fd("SET_VRING_ERR", payload, fds)
+        index, fd = _vring_fd(payload, fds)
         ring = self.ring(index)
         former, ring.error_fd = ring.error_fd, fd
         if former >= 0:
@@ -397,23 +400,23 @@ class Backend:
                 self._start_if_ready(index, ring)
 
 
-def _vring_fd(request: str, payload: bytes, fds: list[int]) -> tuple[int, int]:
+def _vring_fd(payload: bytes, fds: list[int]) -> tuple[int, int]:
     """Ring index and the descriptor, -1 when the front-end says that there is none."""
     (value,) = m.U64.unpack(payload)
     if value & ~(m.VRING_INDEX_MASK | m.VRING_NO_FD):
-        raise RemoteError(f"{request}: {value:#x} is no ring index")
+        raise RemoteError(f"{value:#x} is no ring index")
     has_none = bool(value & m.VRING_NO_FD)
     if len(fds) != (0 if has_none else 1):
-        raise RemoteError(f"{request}: {len(fds)} file descriptors for {value:#x}")
+        raise RemoteError(f"{len(fds)} file descriptors for {value:#x}")
     return value & m.VRING_INDEX_MASK, -1 if has_none else fds.pop()
 
 
-def _config_range(request: str, payload: bytes) -> tuple[int, int, int]:
+def _config_range(payload: bytes) -> tuple[int, int, int]:
     if len(payload) < m.CONFIG_HEADER.size:
-        raise RemoteError(f"{request}: no room for offset and size")
+        raise RemoteError("no room for offset and size")
     offset, size, flags = m.CONFIG_HEADER.unpack_from(payload)
     if len(payload) != m.CONFIG_HEADER.size + size or offset + size > m.NET_CONFIG_BYTES:
-        raise RemoteError(f"{request}: {size} bytes at {offset} of {m.NET_CONFIG_BYTES}")
+        raise RemoteError(f"{size} bytes at {offset} of {m.NET_CONFIG_BYTES}")
     return offset, size, flags
 
 

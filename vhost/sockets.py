@@ -23,7 +23,13 @@ def check_path(path: str) -> None:
             "use a shorter directory or a symbolic link to it"
         )
     directory = os.path.dirname(path) or "."
-    if not os.path.isdir(directory):
+    try:
+        is_directory = stat.S_ISDIR(os.stat(directory).st_mode)
+    except PermissionError:
+        raise VhostError(f"{path}: no permission to look into {directory}; grant it") from None
+    except OSError:
+        is_directory = False
+    if not is_directory:
         raise VhostError(f"{path}: directory {directory} does not exist; create it first")
 
 

@@ -273,7 +273,8 @@ class FrontEnd:
     def is_closed(self) -> bool:
         """Whether the other side closed the connection."""
         assert self.sock is not None
-        self._pump()
+        for _ in range(5):
+            self._pump()
         try:
             return self.sock.recv(1, socket.MSG_PEEK) == b""
         except BlockingIOError:
