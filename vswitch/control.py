@@ -40,13 +40,15 @@ class ControlServer:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.add(writer)
-        # A client that goes away, or sends no lines, ends only its own conversation.
-        with contextlib.suppress(ConnectionError, ValueError):
-            while line := await reader.readline():
-                writer.write(json.dumps(self._answer(line)).encode() + b"\n")
-                await writer.drain()
-        self._connections.discard(writer)
-        writer.close()
+        try:
+            # A client that goes away, or sends no lines, ends only its own conversation.
+            with contextlib.suppress(ConnectionError, ValueError):
+                while line := await reader.readline():
+                    writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+                    await writer.drain()
+        finally:
+            self._connections.discard(writer)
+            writer.close()
 
     def _answer(self, line: bytes) -> dict[str, object]:
         try:

@@ -10,6 +10,8 @@ from vswitch.model import Port, TapPort, VhostUserPort
 from vswitch.state import router_mac
 from vswitch.switch import Switch
 
+VERSION = version("meshswitch")
+
 Row = dict[str, object]
 
 
@@ -24,7 +26,7 @@ class Report:
         state = self._switch.state
         config = state.config
         return {
-            "version": version("meshswitch"),
+            "version": VERSION,
             "pid": os.getpid(),
             "uptime_s": (time.monotonic_ns() - self._started_ns) // 1_000_000_000,
             "config": config.file,

@@ -8,9 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,21 +29,25 @@ def environment() -> dict[str, str]:
 class Daemon:
     """A running daemon, and what it tells the service manager."""
 
-    def __init__(self, file: Path) -> None:
-        """Returns at once; wait() for what it says."""
-        notify = file.parent / "notify.sock"
+    def __init__(self, file: Path, before: Sequence[str] = ()) -> None:
+        """before: a command that runs the command."""
         self.file = file
         self.control = file.parent / "control.sock"
         self.log = file.parent / "daemon.log"
+        self._command = [*before, sys.executable, "-m", "vswitch.cli", "run", str(file)]
+        self.start()
+
+    def start(self) -> None:
+        """Returns at once; wait() for what it says."""
+        notify = self.file.parent / "notify.sock"
+        notify.unlink(missing_ok=True)
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(notify))
         self._notify.settimeout(WAIT_S)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "vswitch.cli", "run", str(file)],
-                cwd=ROOT,
-                stderr=log,
-                env={**environment(), "NOTIFY_SOCKET": str(notify)},
+                self._command,
+                cwd=ROOT, stderr=log, env={**environment(), "NOTIFY_SOCKET": str(notify)},
             )
 
     def wait(self, word: str) -> str:
@@ -83,6 +88,7 @@ class Daemon:
         return self.process.wait(WAIT_S)
 
     def close(self) -> None:
+        """Killed, if it still runs; start() makes it run again."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -105,31 +111,34 @@ def running(file: Path) -> Iterator[Daemon]:
         daemon.close()
 
 
-def as_nobody(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """vsw in a forked child that gave up root, when we are root.  Forked, so that it needs no
-    permission to read the program's files."""
-    from vswitch import cli, config, daemon  # noqa: F401, PLC0415 - read while we may
+def fork_as_nobody(arguments: list[str], stderr: int) -> int:
+    """The pid of a child that gave up root, when we are root, and is vsw.  Forked, so that it needs
+    no permission to read the program's files."""
+    from vswitch import cli, config, control, daemon, views  # noqa: F401, PLC0415 - while we may
 
-    reader, writer = os.pipe()
     pid = os.fork()
-    if pid == 0:
-        status = 70
-        try:
-            os.close(reader)
-            os.dup2(writer, 2)
-            sys.stderr = io.TextIOWrapper(os.fdopen(writer, "wb", buffering=0), write_through=True)
-            if os.geteuid() == 0:
-                nobody = pwd.getpwnam("nobody")
-                os.setgroups([])
-                os.setgid(nobody.pw_gid)
-                os.setuid(nobody.pw_uid)
-            status = cli.main(arguments)
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader) as stream:
-        stderr = stream.read()
-    _, code = os.waitpid(pid, 0)
+    if pid > 0:
+        return pid
+    status = 70
+    try:
+        os.dup2(stderr, 2)
+        sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", buffering=0), write_through=True)
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            os.setgroups([])
+            os.setgid(nobody.pw_gid)
+            os.setuid(nobody.pw_uid)
+        status = cli.main(arguments)
+    finally:
+        os._exit(status)
+
+
+def as_nobody(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """vsw to its end, without privileges."""
+    with tempfile.TemporaryFile() as log:
+        _, code = os.waitpid(fork_as_nobody(arguments, log.fileno()), 0)
+        log.seek(0)
+        stderr = log.read().decode()
     return subprocess.CompletedProcess(arguments, os.waitstatus_to_exitcode(code), "", stderr)
 
 

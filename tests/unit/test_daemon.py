@@ -2,11 +2,13 @@
 
 import json
 import os
+import pwd
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,16 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.configs import PEER_SEED, RIGHT, changed, public, write_files
-from tests.fakes.daemons import ROOT, WAIT_S, Daemon, environment, running, until
+from tests.fakes.daemons import (
+    ROOT,
+    WAIT_S,
+    Daemon,
+    environment,
+    fork_as_nobody,
+    running,
+    until,
+)
+from vswitch.control import ask
 
 NEW_PORT = '\n[bridges.br0.ports.vm3]\ntype = "vhost-user"\npath = "vm3.sock"\nmode = "server"\n'
 # One that is not in use: several of these may run on one machine.
@@ -108,13 +119,12 @@ def test_a_clean_stop_leaves_nothing(daemon: Daemon, tmp_path: Path, number: int
 
 
 def test_after_a_kill_it_starts_again(daemon: Daemon, tmp_path: Path) -> None:
-    daemon.process.kill()
-    daemon.process.wait(WAIT_S)
     daemon.close()
-    (tmp_path / "notify.sock").unlink()
     assert (tmp_path / "control.sock").exists()
-    with running(tmp_path / "vsw.toml") as again:
-        assert port_state(again, "vm2") == "listening"
+    assert (tmp_path / "vm2.sock").exists()
+    daemon.start()
+    daemon.wait("READY=1")
+    assert port_state(daemon, "vm2") == "listening"
 
 
 def test_reload_starts_what_is_new_and_leaves_the_rest(
@@ -240,3 +250,28 @@ def test_workers_that_poll_never_sleep(tmp_path: Path, right: str) -> None:
         first = sleeps_breaths()
         until(lambda: sleeps_breaths()[1] > first[1] + 10_000, "10,000 breaths")
         assert sleeps_breaths()[0] == first[0]
+
+
+def test_an_ordinary_user_runs_it() -> None:
+    with (tempfile.TemporaryDirectory(prefix="vsw-test-") as name,
+          tempfile.TemporaryFile() as log):
+        directory = Path(name).resolve()
+        file = write_files(directory)
+        file.write_text(changed(LISTEN, f'"127.0.0.1:{free_udp_port()}"'))
+        uid = os.geteuid()
+        if uid == 0:
+            nobody = pwd.getpwnam("nobody")
+            uid = nobody.pw_uid
+            for path in (directory, *directory.iterdir()):
+                os.chown(path, uid, nobody.pw_gid)
+        pid = fork_as_nobody(["run", str(file)], log.fileno())
+        try:
+            until((directory / "vm2.sock").exists, "its port")
+            status = ask(str(directory / "control.sock"), "status")
+            assert status["pid"] == pid
+            assert Path(f"/proc/{pid}").stat().st_uid == uid
+            assert (directory / "vm2.sock").stat().st_uid == uid
+        finally:
+            os.kill(pid, signal.SIGTERM)
+            _, code = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(code) == 0

@@ -1,0 +1,178 @@
+"""Two hosts, each with a switch, a tap, and the mesh between them.
+
+      netns A                               netns B
+    vsw0 10.5.0.1                         vsw0 10.5.0.2
+      |                                     |
+    vsw run a.toml -- wire 192.0.2.1 ==== wire 192.0.2.2 -- vsw run b.toml
+
+Nothing but the mesh's UDP crosses the wire, and never in clear text.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from scapy.layers.inet import UDP
+from scapy.layers.l2 import ARP
+from scapy.utils import PcapReader
+
+from tests.fakes.configs import public, write_key
+from tests.fakes.daemons import ROOT, Daemon, environment, until
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("tcpdump") is None,
+    reason="needs root for network namespaces, and tcpdump",
+)
+
+PORT = 7400
+MARKER = "6d6573687377697463682d6d61726b21"      # "meshswitch-mark!", ping's longest pattern
+SEEDS = [bytes([number]) * 32 for number in (1, 2)]
+
+
+def sh(command: str) -> str:
+    """Echoes, so that a failed test tells what was done."""
+    print(f"+ {command}", file=sys.stderr)
+    result = subprocess.run(command.split(), capture_output=True, text=True, timeout=60,
+                            check=False)
+    assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
+    return result.stdout
+
+
+def config(number: int) -> str:
+    other = 3 - number
+    return f"""\
+control = "control.sock"
+[bridges.br0]
+subnets = ["10.5.0.0/24", "fd00:5::/64"]
+[bridges.br0.ports.host]
+type = "tap"
+interface = "vsw0"
+addresses = ["10.5.0.{number}/32", "fd00:5::{number}/128"]
+[mesh]
+listen = "192.0.2.{number}:{PORT}"
+private_key_file = "own.key"
+[[mesh.peers]]
+public_key = "{public(SEEDS[other - 1])}"
+endpoints = ["192.0.2.{other}:{PORT}"]
+addresses = ["10.5.0.{other}/32", "fd00:5::{other}/128"]
+"""
+
+
+@dataclass
+class Host:
+    netns: str
+    daemon: Daemon
+
+    def run(self, command: str) -> str:
+        return sh(f"ip netns exec {self.netns} {command}")
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[list[Host]]:
+    names = [f"vsw{letter}{os.getpid()}" for letter in "ab"]
+    with ExitStack() as stack:
+        for netns in names:
+            sh(f"ip netns add {netns}")
+            stack.callback(sh, f"ip netns del {netns}")
+        sh(f"ip link add wire netns {names[0]} type veth peer name wire netns {names[1]}")
+        made = []
+        for number, netns in enumerate(names, 1):
+            sh(f"ip -n {netns} address add 192.0.2.{number}/24 dev wire")
+            sh(f"ip -n {netns} link set wire up")
+            folder = tmp_path / netns
+            folder.mkdir()
+            write_key(folder / "own.key", SEEDS[number - 1])
+            (folder / "vsw.toml").write_text(config(number))
+            daemon = Daemon(folder / "vsw.toml", ["ip", "netns", "exec", netns])
+            stack.callback(daemon.close)
+            daemon.wait("READY=1")
+            sh(f"ip -n {netns} address add 10.5.0.{number}/24 dev vsw0")
+            sh(f"ip -n {netns} address add fd00:5::{number}/64 dev vsw0 nodad")
+            made.append(Host(netns, daemon))
+        yield made
+        assert [host.daemon.stop() for host in made] == [0, 0]
+
+
+def captured(file: Path) -> tuple[bytes, int]:
+    """All bytes of a capture; how many mesh packets.  Fails on anything that does not belong."""
+    count = 0
+    with PcapReader(str(file)) as packets:
+        for packet in packets:
+            if packet.haslayer(ARP) or packet.payload.name == "IPv6":
+                continue        # the wire's own neighbour discovery
+            assert packet.haslayer(UDP), packet.summary()
+            assert (packet[UDP].sport, packet[UDP].dport) == (PORT, PORT), packet.summary()
+            count += 1
+    return file.read_bytes(), count
+
+
+def test_two_hosts_are_one_subnet(hosts: list[Host], tmp_path: Path) -> None:
+    a, b = hosts
+    capture = tmp_path / "wire.pcap"
+    tcpdump = subprocess.Popen(
+        ["ip", "netns", "exec", b.netns, "tcpdump", "-U", "-n", "-i", "wire", "-w", str(capture)],
+        stderr=subprocess.DEVNULL, env=environment(), cwd=ROOT,
+    )
+    try:
+        until(lambda: capture.exists() and capture.stat().st_size > 0, "tcpdump's start")
+        a.run("ping -c 3 -i 0.05 -W 5 10.5.0.2")
+        b.run("ping -c 3 -i 0.05 -W 5 10.5.0.1")
+        a.run("ping -6 -c 3 -i 0.05 -W 5 fd00:5::2")
+        a.run(f"ping -c 3 -i 0.05 -W 5 -s 4000 -p {MARKER} 10.5.0.2")
+        # Fragments may travel as one train, which a capture on a veth shows as one packet.
+        until(lambda: captured(capture)[1] >= 2 * (3 + 3 + 3 + 3), "the packets in the capture")
+    finally:
+        tcpdump.terminate()
+        tcpdump.wait()
+    content, _ = captured(capture)
+    assert bytes.fromhex(MARKER) not in content
+    (peer,) = a.daemon.ask("mesh", "peers")
+    assert (peer["state"], peer["endpoint"]) == ("connected", f"192.0.2.2:{PORT}")
+    assert {entry["port"] for entry in a.daemon.ask("fdb")} == {"host"}
+
+
+def test_a_packet_larger_than_the_path_is_told_so(hosts: list[Host]) -> None:
+    a, _ = hosts
+    sh(f"ip -n {a.netns} link set vsw0 mtu 1500")
+    a.run("ping -c 1 -W 5 10.5.0.2")
+    result = subprocess.run(
+        ["ip", "netns", "exec", a.netns, "ping", "-M", "do", "-c", "2", "-i", "0.1", "-W", "5",
+         "-s", "1460", "10.5.0.2"], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert "mtu=1400" in result.stdout + result.stderr or "mtu = 1400" in result.stdout
+
+
+def test_a_foreign_source_does_not_pass(hosts: list[Host]) -> None:
+    a, b = hosts
+    a.run("ping -c 1 -W 5 10.5.0.2")
+    sh(f"ip -n {a.netns} address add 10.5.0.77/24 dev vsw0")
+    result = subprocess.run(
+        ["ip", "netns", "exec", a.netns, "ping", "-c", "2", "-i", "0.1", "-W", "0.5",
+         "-I", "10.5.0.77", "10.5.0.2"], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    drops = {port["name"]: port["drops"] for port in a.daemon.ask("stats")["ports"]}
+    assert drops["host"]["source"] >= 2
+    before = {port["name"]: port for port in b.daemon.ask("stats")["ports"]}
+    assert "source" not in before["mesh"]["drops"]
+
+
+def test_a_session_outlives_a_reload_and_a_restart_makes_a_new_one(hosts: list[Host]) -> None:
+    a, b = hosts
+    a.run("ping -c 1 -W 5 10.5.0.2")
+    (before,) = a.daemon.ask("mesh", "peers")
+    more = config(1) + '[bridges.br1]\n'
+    assert a.daemon.reload(more).startswith("running")
+    (after,) = a.daemon.ask("mesh", "peers")
+    assert after["last_handshake_s"] >= before["last_handshake_s"]
+    assert b.daemon.stop() == 0
+    b.daemon.close()
+    b.daemon.start()
+    b.daemon.wait("READY=1")
+    sh(f"ip -n {b.netns} address add 10.5.0.2/24 dev vsw0")
+    b.run("ping -c 1 -W 5 10.5.0.1")
