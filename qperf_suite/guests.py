@@ -20,12 +20,12 @@ from typing import Literal, Self
 
 from qperf_suite.agent import Agent, CommandResult
 from qperf_suite.errors import GuestError
-from qperf_suite.image import qemu_image, uml_image
+from qperf_suite.image import qemu_image, uml_image, uml_preload
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 BOOT_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 3.0
-# With --hide-xstate (launch.py) the guest's kernel keeps x87 and SSE registers only, and a page
+# With uml_preload.c the guest's kernel keeps x87 and SSE registers only, and a page
 # fault clears the upper halves of the others: nothing in the guest may use those.
 SSE_ONLY = "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX_Fast_Unaligned_Load,-AVX512F,-AVX512VL,-AVX512BW"
 VEC_OPTIONS = "depth=128,gro=1"
@@ -218,7 +218,7 @@ class UmlGuest(Guest):
     def _command(self, folder: Path, line_fd: int) -> list[str]:
         image = uml_image()
         command = [
-            *("--hide-xstate", "--", str(image.kernel), f"umid={self.name}", f"uml_dir={folder}"),
+            *("--preload", str(uml_preload()), "--", str(image.kernel), f"umid={self.name}", f"uml_dir={folder}"),
             *(f"mem={self.memory_mib}M", f"initrd={image.initramfs}", "root=/dev/ram0"),
             *("con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{line_fd}"),
             *("quiet", "noreboot", "panic=1", "agent=ttyS0", f"GLIBC_TUNABLES={SSE_ONLY}"),

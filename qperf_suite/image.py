@@ -19,6 +19,8 @@ from qperf_suite.errors import UsageError
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 AGENT = Path(__file__).with_name("guest_init.sh")
+PRELOAD = Path(__file__).with_name("uml_preload.c")
+PRELOAD_FLAGS = ("-std=c11", "-O2", "-shared", "-fPIC", "-Wl,-z,now", "-Wall", "-Wextra", "-Werror")
 TOOLS = {
     "qperf": "qperf",
     "mtr": "mtr-tiny",
@@ -60,6 +62,20 @@ def uml_image() -> Image:
     if not versions:
         raise UsageError(f"{UML_MODULES} is empty: reinstall user-mode-linux")
     return Image(UML_KERNEL, _initramfs(UML_MODULES / versions[-1]))
+
+
+def uml_preload() -> Path:
+    """The library that mends User Mode Linux (uml_preload.c), compiled on first use."""
+    digest = hashlib.sha256(PRELOAD.read_bytes()).hexdigest()[:16]
+    target = CACHE / f"uml-preload-{digest}.so"
+    if not target.exists():
+        if not shutil.which("gcc"):
+            raise UsageError("User Mode Linux guests need a compiler: apt-get install gcc libc6-dev")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_suffix(f".{os.getpid()}")
+        subprocess.run(["gcc", *PRELOAD_FLAGS, "-o", scratch, PRELOAD], check=True)
+        scratch.rename(target)
+    return target
 
 
 def qemu_image() -> Image:

@@ -1,5 +1,6 @@
 """The outcome of a run for people: a table 100 columns wide, and one sentence per claim."""
 
+import textwrap
 from collections.abc import Sequence
 
 from qperf_suite.runner import Outcome
@@ -7,6 +8,7 @@ from qperf_suite.statistics import Cell, Ratio, compare, summarize
 from qperf_suite.workloads import Case, Kind
 
 OURS = "vhost-user"
+TABLE_WIDTH = 100
 LABEL_WIDTH, UNIT_WIDTH, CELL_WIDTH, RATIO_WIDTH = 15, 6, 15, 17
 # (test, size, what people call it): claims are made for these, in every placement.
 CLAIMS = (
@@ -58,11 +60,12 @@ def table(outcome: Outcome) -> str:
         f"Median of {outcome.plan.rounds} rounds ± half the range. Ratios: median over the rounds,",
         "with a 95 % interval, turned so that above 1 vhost-user is better. qperf's latency is one",
         "way, mtr's a round trip; udp_bw counts what was received.",
-        *(f"- {line}" for line in outcome.options),
     ]
+    for option in outcome.options:
+        lines += _item(option)
     for failure in outcome.failures:
-        lines.append(
-            f"- failed: {failure.case.name} on {failure.system}, "
+        lines += _item(
+            f"failed: {failure.case.name} on {failure.system}, "
             f"round {failure.round + 1}: {failure.words}"
         )
     return "\n".join(line.rstrip() for line in lines[1:])
@@ -116,6 +119,10 @@ def _cell_text(cell: Cell) -> str:
 
 def _ratio(ratio: Ratio | None) -> str:
     return "–" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
+
+
+def _item(text: str) -> list[str]:
+    return textwrap.wrap(text, TABLE_WIDTH, initial_indent="- ", subsequent_indent="  ")
 
 
 def significant(value: float) -> str:

@@ -80,7 +80,8 @@ class Case:
         """The shell command that measures this against the guest at an address."""
         if self.test == "mtr":
             count = round(seconds / MTR_INTERVAL_S)
-            return f"mtr --json --no-dns -i {MTR_INTERVAL_S} -c {count} {address}"
+            # -G: how long to wait for the last answer, five seconds unless told.
+            return f"mtr --json --no-dns -G 1 -i {MTR_INTERVAL_S} -c {count} {address}"
         if self.test == "iperf3":
             return f"iperf3 --json --time {seconds} --client {address}"
         # -uu: units that do not change with the value; -e: digits; -vu: prints the message size.
