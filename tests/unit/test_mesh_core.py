@@ -10,6 +10,8 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +36,31 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "mesh_records.json")
 GSO_TCP4 = 1
 
 
-def udp_socket(port: int = 0) -> socket.socket:
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def udp_socket(host: str = "127.0.0.1") -> socket.socket:
+    """host "::" takes IPv4 as well."""
+    s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    if ":" in host:
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     s.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
     s.setblocking(False)
-    s.bind(("127.0.0.1", port))
+    s.bind((host, 0))
     return s
 
 
 def address_of(s: socket.socket) -> Address:
-    return Address.parse("{}:{}".format(*s.getsockname()))
+    host, port = s.getsockname()[:2]
+    return Address(ip_address("127.0.0.1" if host == "::" else host), port)
 
 
 class Side:
     """Number 0 or 1; the other one's address is routed to PEER."""
 
-    def __init__(self, number: int, node_id: bytes | None = None) -> None:
+    def __init__(self, number: int, node_id: bytes | None = None, host: str = "127.0.0.1") -> None:
         self.number = number
         self.syncs = 0
         self.now_ns = time.monotonic_ns()
         self.node_id = node_id or bytes([number + 1] * 8)
-        self.socket = udp_socket()
+        self.socket = udp_socket(host)
         self.at = address_of(self.socket)
         self.core = MeshCore(1, self.node_id, bytes(32), MTU, self.sync)
         self.worker = lib.worker_new(0)
@@ -125,14 +131,20 @@ class Side:
         lib.lpm_free(self.routes)
 
 
-@pytest.fixture
-def sides() -> Iterator[tuple[Side, Side]]:
-    pair = Side(0), Side(1)
+@contextmanager
+def joined(*hosts: str) -> Iterator[tuple[Side, Side]]:
+    pair = Side(0, host=hosts[0]), Side(1, host=hosts[1])
     for side in pair:
         side.core.create_peer(PEER, pair[1 - side.number].node_id)
     yield pair
     for side in pair:
         side.close()
+
+
+@pytest.fixture
+def sides() -> Iterator[tuple[Side, Side]]:
+    with joined("127.0.0.1", "127.0.0.1") as pair:
+        yield pair
 
 
 def until(sides: tuple[Side, Side], condition: Callable[[], object]) -> None:
@@ -184,6 +196,29 @@ def test_frames_pass_both_ways(sides):
     _, frame = received(sides, sides[0])
     assert bytes(frame[UDP].payload) == b"and back"
     assert sides[0].drops == sides[1].drops == {}
+
+
+@pytest.mark.parametrize(
+    "hosts", [("::1", "::1"), ("::", "127.0.0.1"), ("127.0.0.1", "::")], ids=" to ".join
+)
+def test_sockets_of_either_family(hosts):
+    with joined(*hosts) as sides:
+        connect(sides)
+        sides[0].send(datagram(0, b"there"))
+        received(sides, sides[1])
+        sides[1].send(datagram(1, b"and back"))
+        received(sides, sides[0])
+        assert sides[1].core.session_stats(0x1000).endpoint == sides[0].at
+        assert [p.kind for p in sides[1].punts()] == [PuntKind.SESSION_CONFIRMED]
+
+
+def test_an_endpoint_that_the_socket_cannot_reach_loses_the_packet(sides):
+    connect(sides)
+    sides[0].core.set_endpoint(0x1000, Address.parse("[::1]:9"))
+    sides[0].send(datagram(0, b"nowhere"))
+    assert sides[0].drops == {"send": 1}
+    with pytest.raises(MeshCoreError):
+        sides[0].core.send_keepalive(PEER)
 
 
 def test_a_large_frame_stays_large(sides):
