@@ -43,7 +43,7 @@ static uint32_t chains_left(struct virtq *q)
 
 static void write_frame(const struct packet *p, uint8_t *to)
 {
-    memcpy(to, p->head, p->head_len);
+    vnet_copy_head(to, p->head, p->head_len);
     if (p->len_bytes == p->head_len)
         return;
     if (p->segs_count == 1)
@@ -61,6 +61,21 @@ static void make_header(const struct vhost_queue *q, const struct packet *p, uin
         memset(header, 0, VNET_NUM_BUFFERS_AT);
     header[VNET_NUM_BUFFERS_AT] = (uint8_t)buffers;
     header[VNET_NUM_BUFFERS_AT + 1] = (uint8_t)(buffers >> 8);
+}
+
+/* The header of a frame in one buffer that lies in one piece. */
+static void write_header(const struct vhost_queue *q, const struct packet *p, uint8_t *to)
+{
+    static const uint8_t plain[VNET_MAX_BYTES] = {[VNET_NUM_BUFFERS_AT] = 1};
+    uint8_t made[VNET_MAX_BYTES];
+    const uint8_t *header = plain;
+    if (unlikely((p->flags | p->gso_type) != 0)) {
+        make_header(q, p, 1, made);
+        header = made;
+    }
+    memcpy(to, header, VNET_NUM_BUFFERS_AT);
+    if (q->header_bytes == VNET_MAX_BYTES)
+        memcpy(to + VNET_NUM_BUFFERS_AT, header + VNET_NUM_BUFFERS_AT, 2);
 }
 
 /* Collects chains until the packet fits.  PUT_DONE: it does. */
@@ -154,9 +169,7 @@ static enum vhost_put put_whole(struct vhost_queue *q, struct breath *b, const s
     uint8_t *to = virtq_single(&q->vq, head, VIRTQ_DESC_WRITE, &room_bytes);
     if (unlikely(to == NULL || room_bytes < need_bytes))
         return put_pieces(q, b, p);
-    uint8_t header[VNET_MAX_BYTES];
-    make_header(q, p, 1, header);
-    memcpy(to, header, q->header_bytes);
+    write_header(q, p, to);
     write_frame(p, to + q->header_bytes);
     virtq_put_used(&q->vq, head, need_bytes);
     return PUT_DONE;

@@ -14,6 +14,7 @@
 enum { KEPT = -1, BROKEN = -2 };
 
 enum {
+    PREFETCH_AHEAD = 4,
     SHORTEST_FRAME = 14,                           /* addresses and type */
     CHAIN_SEGMENTS = MAX_SEGMENTS + VNET_MAX_BYTES /* a byte of header in each of the first */
 };
@@ -35,6 +36,8 @@ uint32_t vhost_rx_burst(struct rxq *rxq, struct breath *b, struct packet **out, 
     }
     for (uint32_t i = 0; i < n && bytes < RX_BURST_BYTES && segs + CHAIN_SEGMENTS <= SEGMENT_POOL;
          i++) {
+        if (i + PREFETCH_AHEAD < n)
+            virtq_prefetch_buffer(&q->vq, rx->heads[i + PREFETCH_AHEAD], false);
         struct packet *p = &b->packets[count];
         int reason = describe(q, rx->heads[i], b->segs + segs, p);
         if (unlikely(reason != KEPT)) {
@@ -173,7 +176,7 @@ static int describe(struct vhost_queue *q, uint16_t head, struct segment *segs, 
         return DROP_OVERSIZE;
     segs[0] = (struct segment){.base = base + q->header_bytes, .len_bytes = frame_bytes};
     packet_begin(p, segs, 1, frame_bytes);
-    memcpy(p->head, segs[0].base, p->head_len);
+    vnet_copy_head(p->head, segs[0].base, p->head_len);
     if (likely(((guest_load8(base) & 1) | guest_load8(base + 1)) == 0))
         return KEPT;
     uint8_t header[VNET_MAX_BYTES]; /* read anew: what the look above saw decided nothing else */

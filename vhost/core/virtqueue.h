@@ -137,6 +137,19 @@ static inline void virtq_prefetch_desc(const struct virtq *q, uint16_t head)
     __builtin_prefetch(q->desc + (uint32_t)(head & q->mask) * VIRTQ_DESC_BYTES);
 }
 
+/* Starts to fetch the first bytes of the buffer at head, for reading or for writing.  What it reads of
+ * the descriptor decides nothing: the chain is read again when its turn comes. */
+static inline void virtq_prefetch_buffer(struct virtq *q, uint16_t head, bool to_write)
+{
+    uint32_t part;
+    const uint8_t *p = q->desc + (uint32_t)(head & q->mask) * VIRTQ_DESC_BYTES;
+    const uint8_t *at = mem_at(q->table, &q->hint, guest_load64(p), 1, &part);
+    if (to_write)
+        __builtin_prefetch(at, 1);
+    else
+        __builtin_prefetch(at);
+}
+
 /* The only buffer of a chain of one descriptor that lies in one piece, the usual case; NULL when
  * the chain is anything else, also when it is wrong. */
 static inline uint8_t *virtq_single(struct virtq *q, uint16_t head, uint16_t flags, uint32_t *len)

@@ -27,6 +27,26 @@ enum { VNET_MAX_BYTES = 12, VNET_NUM_BUFFERS_AT = 10 };
 #define VNET_F_MRG_RXBUF (1ull << 15)
 #define VNET_F_VERSION_1 (1ull << 32)
 
+/* Copies what usually is the whole of a small frame: at least 14 bytes, at most HEAD_BYTES or so.
+ * The compiler's own idea, knowing these bounds, is "rep movsq": 80 cycles before the first byte. */
+static inline void vnet_copy_head(uint8_t *to, const uint8_t *from, uint32_t len_bytes)
+{
+    uint32_t at = 0;
+    if (unlikely(len_bytes < 16)) {
+        memcpy(to, from, 8);
+        memcpy(to + len_bytes - 8, from + len_bytes - 8, 8);
+        return;
+    }
+    do {
+        _mm_storeu_si128((__m128i *)(void *)(to + at),
+                         _mm_loadu_si128((const __m128i *)(const void *)(from + at)));
+        at += 16;
+    } while (at + 16 <= len_bytes);
+    at = len_bytes - 16;
+    _mm_storeu_si128((__m128i *)(void *)(to + at),
+                     _mm_loadu_si128((const __m128i *)(const void *)(from + at)));
+}
+
 /* 12 or 10, by the negotiated features. */
 uint32_t vnet_header_bytes(uint64_t features);
 
