@@ -218,7 +218,8 @@ class UmlGuest(Guest):
     def _command(self, folder: Path, line_fd: int) -> list[str]:
         image = uml_image()
         command = [
-            *("--preload", str(uml_preload()), "--", str(image.kernel), f"umid={self.name}", f"uml_dir={folder}"),
+            *("--preload", str(uml_preload()), "--", str(image.kernel)),
+            *(f"umid={self.name}", f"uml_dir={folder}"),
             *(f"mem={self.memory_mib}M", f"initrd={image.initramfs}", "root=/dev/ram0"),
             *("con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{line_fd}"),
             *("quiet", "noreboot", "panic=1", "agent=ttyS0", f"GLIBC_TUNABLES={SSE_ONLY}"),

@@ -70,7 +70,7 @@ def uml_preload() -> Path:
     target = CACHE / f"uml-preload-{digest}.so"
     if not target.exists():
         if not shutil.which("gcc"):
-            raise UsageError("User Mode Linux guests need a compiler: apt-get install gcc libc6-dev")
+            raise UsageError("guests need a compiler: apt-get install gcc libc6-dev")
         CACHE.mkdir(parents=True, exist_ok=True)
         scratch = target.with_suffix(f".{os.getpid()}")
         subprocess.run(["gcc", *PRELOAD_FLAGS, "-o", scratch, PRELOAD], check=True)
