@@ -1,7 +1,7 @@
 /* seal.h - packets become records.
  *
- * Untrusted:  packets come from guests: lengths were checked by pkt_parse() and pkt_offload_ok(); the
- *             payload may change while it is read, which spoils that record's payload alone.
+ * Untrusted:  packets come from guests: lengths were checked by pkt_parse() and pkt_offload_ok();
+ *             the payload may change while it is read, which spoils that record's payload alone.
  * Threads:    the worker that owns the lane; seal_record: any, for a lane of its own.
  */
 #ifndef MESH_SEAL_H

@@ -7,8 +7,8 @@
  * Untrusted:  nothing is taken from a record here before its tag matched, but its index, lane and
  *             counter, which only look things up.
  * Threads:    keys, indexes, peer: immutable once installed.  tx[lane]: the worker that owns our
- *             lane; the last one is the control thread's.  rx[lane]: the worker that the peer's lane is
- *             steered to (open.c refuses others).  confirmed, endpoint: any, see below.
+ *             lane; the last one is the control thread's.  rx[lane]: the worker that the peer's
+ *             lane is steered to (open.c refuses others).  confirmed, endpoint: any, see below.
  *             Unlinked by the control thread, freed after worker_sync().
  * Source:     replay window: RFC 6479.  Promotion, roaming: WireGuard's paper, 5.4.6 and 6.5.
  */

@@ -116,7 +116,7 @@ static void test_merged(void)
     rig_node_free(&b);
 }
 
-/* Records lost, doubled and swapped in the middle of a run: what comes is whole packets, in pieces. */
+/* Records lost, doubled and swapped in the middle of a run: what comes is whole packets. */
 static void test_holes(void)
 {
     static struct rig_frame f;

@@ -9,7 +9,7 @@
 
 #include "tests/c/mesh_rig.h"
 
-enum { LANES = 2, REKEYS = 30, SENT_BYTES = 6000 };
+enum { LANES = 2, REKEYS = 12, SENT_BYTES = 6000 };
 
 struct worker_thread {
     pthread_t thread;

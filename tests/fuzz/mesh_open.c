@@ -4,8 +4,8 @@
  * drops; what is delivered lies inside the receive area, is as long as it says, has offload fields
  * that fit its headers, and can be cut and summed.
  *
- * Input: byte 0 even: the rest is one message of datagrams, byte 1 + 1 their stride.  Odd: a list of
- * u16 length (LE), 8 bytes of prefix, packet; each becomes an authentic record of the one session.
+ * Input: byte 0 even: the rest is one message of datagrams, byte 1 + 1 their stride.  Odd: a list
+ * of u16 length (LE), 8 bytes of prefix, packet; each becomes an authentic record of the session.
  */
 #include "mesh/core/seal.h"
 #include "tests/c/mesh_rig.h"
