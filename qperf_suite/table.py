@@ -118,7 +118,10 @@ def _cell_text(cell: Cell) -> str:
 
 
 def _ratio(ratio: Ratio | None) -> str:
-    return "–" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
+    if ratio is None:
+        return "–"
+    digits = 2 if ratio.high < 10 else 1 if ratio.high < 100 else 0
+    return f"{ratio.median:.{digits}f} ({ratio.low:.{digits}f}–{ratio.high:.{digits}f})"
 
 
 def _item(text: str) -> list[str]:
