@@ -215,19 +215,19 @@ def parse_mesh(table: Table | None, file: str, mtu_bytes: int) -> tuple[MeshConf
     key_file = resolve(file, table.required_string(
         "private_key_file", "make a key with vsw keygen FILE and name the file"))
     own = table.parsed("private_key_file", key_file, load_identity).public_key
-    peers: list[PeerConfig] = []
+    peers: dict[bytes, PeerConfig] = {}
     for entry in table.tables("peers"):
         peer = parse_peer(entry, listen, file)
         if peer.public_key == own:
             entry.wrong("public_key", "this node's own key", "name the other node's key")
-        if any(peer.public_key == other.public_key for other in peers):
+        if peer.public_key in peers:
             entry.wrong("public_key", f"{encode_key(peer.public_key)} stands here twice",
                         "put both entries into one")
-        peers.append(peer)
+        peers[peer.public_key] = peer
     if len(peers) > MAX_PEERS:
         table.wrong("peers", f"{len(peers)} peers", f"configure at most {MAX_PEERS}")
     table.close()
-    return MeshConfig(listen, key_file, tuple(peers), mtu_bytes), own
+    return MeshConfig(listen, key_file, tuple(peers.values()), mtu_bytes), own
 
 
 def parse_peer(table: Table, listen: Address, file: str) -> PeerConfig:

@@ -86,9 +86,7 @@ def bind(control: Control, place: Place) -> socket.socket:
             s.bind(path)
         finally:
             os.umask(before)
-        if control.group is not None:
-            os.chown(path, -1, grp.getgrnam(control.group).gr_gid)
-        os.chmod(path, control.mode)
+        permit(control)
         s.listen(16)
     except OSError as e:
         s.close()
@@ -98,6 +96,13 @@ def bind(control: Control, place: Place) -> socket.socket:
         s.close()
         raise
     return s
+
+
+def permit(control: Control) -> None:
+    """Give the socket its group and mode.  Raises OSError."""
+    gid = os.getegid() if control.group is None else grp.getgrnam(control.group).gr_gid
+    os.chown(control.path, -1, gid)
+    os.chmod(control.path, control.mode)
 
 
 def remove_stale(path: str, place: Place) -> None:

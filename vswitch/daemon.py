@@ -14,7 +14,7 @@ from mesh.errors import MeshError
 from vhost.errors import VhostError
 from vswitch import notify
 from vswitch.config import load
-from vswitch.control import ControlServer
+from vswitch.control import ControlServer, permit
 from vswitch.errors import Place, UserError, VswError
 from vswitch.host import make_run_directory
 from vswitch.model import Config
@@ -38,6 +38,7 @@ class Daemon:
         self._switch = Switch(PlugMaker(self._loop), self._worker_died)
         self._report = Report(self._switch)
         self._control: ControlServer | None = None
+        self._serving: asyncio.Task[None] | None = None   # kept, or it would be collected
 
     async def run(self) -> str:
         """Until a signal ends it.  Returns why it failed, "" after a clean stop.
@@ -111,18 +112,31 @@ class Daemon:
 
     def _apply(self, config: Config) -> None:
         make_run_directory(config)
-        new = self._bind(config) if config.control != self._config.control else None
+        moved = config.control.path != self._config.control.path
+        new = self._bind(config) if moved else None
         try:
+            if not moved:
+                self._permit(config)
             self._switch.apply(config)
         except BaseException:
             if new is not None:
                 new.close()
+            else:
+                self._permit(self._config)
             raise
         self._config = config
         if new is not None and self._control is not None:
             self._control.close()
             self._control = new
             self._serving = self._loop.create_task(new.serve())
+
+    def _permit(self, config: Config) -> None:
+        try:
+            permit(config.control)
+        except OSError as e:
+            raise UserError(f"cannot change the mode or group of {config.control.path}: "
+                            f"{e.strerror}", "choose others, or restart the daemon",
+                            Place(config.file, "control_mode")) from None
 
 
 def raise_limits() -> None:

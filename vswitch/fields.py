@@ -156,13 +156,13 @@ class Table:
 
     def networks(self, name: str) -> tuple[Network, ...]:
         """Address prefixes; without host bits and without duplicates."""
-        found: list[Network] = []
+        found: dict[Network, None] = {}  # a set in the user's order
         for i, text in enumerate(self.array(name, str)):
             place = f"{name}[{i}]"
             network = self.parsed(place, text, parse_network)
             if network in found:
                 self.wrong(place, f"{network} stands here twice", "remove one of the two")
-            found.append(network)
+            found[network] = None
         return tuple(found)
 
 

@@ -193,6 +193,16 @@ def test_reload_moves_the_control_socket(daemon: Daemon, tmp_path: Path, right: 
     assert daemon.ask("status")["pid"] == daemon.process.pid
 
 
+def test_reload_changes_who_may_use_the_control_socket(
+        daemon: Daemon, tmp_path: Path, right: str) -> None:
+    assert daemon.reload('control_mode = "0666"\n' + right).startswith("running")
+    assert stat.S_IMODE(daemon.control.stat().st_mode) == 0o666
+    wrong = right.replace("vm1.sock", "none/vm1.sock")
+    assert daemon.reload('control_mode = "0606"\n' + wrong).startswith("not reloaded")
+    assert stat.S_IMODE(daemon.control.stat().st_mode) == 0o666
+    assert daemon.ask("status")["pid"] == daemon.process.pid
+
+
 def converse(daemon: Daemon, *lines: bytes) -> list[bytes]:
     """Each line's answer; the last one is empty when the daemon hung up."""
     with socket.socket(socket.AF_UNIX) as s:
