@@ -217,7 +217,9 @@ class Node:
         peer.timestamp_answered = timestamp
         peer.answered_at = now
         self._indexes.claim(index, peer)
-        session = make_session(keys, initiator=False, created=now, endpoint=addr)
+        session = make_session(
+            keys, initiator=False, created=now, endpoint=addr, timestamp=timestamp
+        )
         self._drop(peer, peer.install_answered(session))
         self._install(peer, session, keys)
         self._datagrams.append((peer.macs.close(body, now), addr))
@@ -285,38 +287,40 @@ class Node:
     def session_confirmed(self, local_index: int, now: int) -> None:
         """The first authentic record came in under a key that we answered with."""
         peer = self._indexes.owner(local_index)
-        if peer is None or peer.next is None or peer.next.local_index != local_index:
-            return  # replaced while the news was on its way
+        session = peer.session(local_index) if peer else None
+        if peer is None or session is None:
+            return
+        # Its initiation is no replay now, and can be one from now on.
+        peer.timestamp_confirmed = max(peer.timestamp_confirmed, session.timestamp)
+        if session is not peer.next:
+            return  # overtaken by a handshake of ours
         peer.advance(Trigger.CONFIRMED)
         if peer.attempt is not None:
             self._indexes.release(peer.attempt.local_index)
         peer.end_attempt()
         peer.completed_at = now
-        peer.timestamp_confirmed = peer.timestamp_answered
-        peer.endpoint = peer.next.endpoint
+        peer.endpoint = session.endpoint
         self._drop(peer, peer.promote_next())
         self._arm(peer)
 
     def endpoint_changed(self, local_index: int, addr: Address, now: int) -> None:
         """The newest authentic record of the session came from another address."""
         peer = self._indexes.owner(local_index)
-        if peer is None:
+        session = peer.session(local_index) if peer else None
+        if peer is None or session is None:
             return
-        for session in peer.sessions():
-            if session.local_index == local_index:
-                session.endpoint = addr
-                peer.endpoint = addr
+        session.endpoint = addr
+        peer.endpoint = addr
         self._arm(peer)
 
     def session_lost(self, local_index: int, now: int) -> None:
         """The data plane could not install or keep the session."""
         peer = self._indexes.owner(local_index)
-        if peer is None:
+        session = peer.session(local_index) if peer else None
+        if peer is None or session is None:
             return
-        for session in peer.sessions():
-            if session.local_index == local_index:
-                peer.take_out(session)
-                self._indexes.release(local_index)
+        peer.take_out(session)
+        self._indexes.release(local_index)
         self._arm(peer)
 
     def traffic(self, reports: Mapping[int, Traffic], now: int) -> None:

@@ -38,7 +38,10 @@ STALE_HINT_NS = 15 * NS_PER_S
 
 @dataclass(slots=True)
 class Session:
-    """Installed keys, without the keys.  endpoint: where the handshake came from."""
+    """Installed keys, without the keys.
+
+    endpoint: where the handshake came from.  timestamp: of the initiation that we answered.
+    """
 
     local_index: int
     remote_index: int
@@ -46,6 +49,7 @@ class Session:
     created: int
     endpoint: Address
     cipher: str
+    timestamp: int = -1
     traffic: Traffic = field(default_factory=Traffic)
 
 
@@ -105,6 +109,9 @@ class Peer:
 
     def sessions(self) -> list[Session]:
         return [s for s in (self.next, self.current, self.previous) if s is not None]
+
+    def session(self, local_index: int) -> Session | None:
+        return next((s for s in self.sessions() if s.local_index == local_index), None)
 
     def candidates(self) -> list[Address]:
         """Where to send initiations, in order."""
@@ -237,7 +244,15 @@ class Peer:
         return keepalive_due, worn
 
 
-def make_session(keys: Keys, *, initiator: bool, created: int, endpoint: Address) -> Session:
+def make_session(
+    keys: Keys, *, initiator: bool, created: int, endpoint: Address, timestamp: int = -1
+) -> Session:
     return Session(
-        keys.local_index, keys.remote_index, initiator, created, endpoint, keys.cipher.name
+        keys.local_index,
+        keys.remote_index,
+        initiator,
+        created,
+        endpoint,
+        keys.cipher.name,
+        timestamp,
     )

@@ -41,6 +41,7 @@ class Options:
     one_sided: bool  # only the first of each pair knows the other's address
     preshared: bool
     packet_every: int
+    one_way: bool  # only the first host has packets to send
 
     @staticmethod
     def draw(rng: Random) -> "Options":
@@ -61,6 +62,7 @@ class Options:
             one_sided=rng.random() < 0.25,
             preshared=rng.random() < 0.5,
             packet_every=rng.choice([2 * S, 7 * S, 25 * S]),
+            one_way=rng.random() < 0.3,
         )
 
     def __str__(self) -> str:
@@ -80,6 +82,9 @@ class Host:
     armed: int | None = None  # network's time
     got: dict[int, int] = field(default_factory=dict)  # sender's number -> when, network's time
     indexes: set[int] = field(default_factory=set)  # all that this host ever had
+    # Ephemeral keys of initiations, since its start: answered, by our index; and confirmed.
+    answered: dict[int, bytes] = field(default_factory=dict)
+    bound: set[bytes] = field(default_factory=set)
 
 
 class Network:
@@ -108,7 +113,8 @@ class Network:
         self.number_of = {h.identity.public_key: h.number for h in self.hosts}
         for host in self.hosts:
             self.at(0, "report", host.number)
-            self.at(self.jitter(self.options.packet_every), "packet", host.number)
+            if host.number == 0 or not self.options.one_way:
+                self.at(self.jitter(self.options.packet_every), "packet", host.number)
             self.drain(host)
             for kind in ("restart", "jump", "roam"):
                 self.again(kind, host.number)
@@ -199,6 +205,8 @@ class Network:
         for key in [k for k, (n, _, _) in self.installed.items() if n == number]:
             self.installed[key] = (number, -1, -1)
         host.plane = Plane()
+        host.answered.clear()
+        host.bound.clear()
         host.clock_offset = self.rng.randrange(1000 * S)
         host.node = self.start(number, self.clock(host))
         self.drain(host)
@@ -278,13 +286,14 @@ class Network:
             return
         now = self.clock(host)
         if isinstance(data, bytes):
-            host.node.receive_datagram(data, source, now)
+            self.check_not_bound(host, data, source, now)
         elif (opened := host.plane.open(data, source, now)) is not None:
             session, confirmed, moved = opened
             if not data.empty:
                 host.got[self.public(host, session.keys.peer)] = self.now
             if confirmed:
                 self.check_confirmed(host, session)
+                host.bound.add(host.answered[data.receiver])
                 host.node.session_confirmed(data.receiver, now)
             if moved:
                 host.node.endpoint_changed(data.receiver, source, now)
@@ -340,6 +349,15 @@ class Network:
         else:
             assert mirror is None, "the initiator had these keys before it was answered"
 
+    def check_not_bound(self, host: Host, data: bytes, source: Address, now: int) -> None:
+        """An initiation whose keys were used is never answered again."""
+        before = set(host.node.session_indexes())
+        host.node.receive_datagram(data, source, now)
+        if data[0] == 1:
+            for index in set(host.node.session_indexes()) - before:
+                assert data[8:40] not in host.bound, "a replay was answered"
+                host.answered[index] = data[8:40]
+
     def check_confirmed(self, host: Host, session: PlaneSession) -> None:
         mirror = self.installed.get((session.keys.receive_key, session.keys.send_key))
         assert mirror is not None, "confirmed by a record that nobody can have sealed"
@@ -359,7 +377,9 @@ class Network:
             (a.number, b.number)
             for a in self.hosts
             for b in self.hosts
-            if a is not b and b.got.get(a.number, 0) <= since
+            if a is not b
+            and (a.number == 0 or not self.options.one_way)
+            and b.got.get(a.number, 0) <= since
         ]
 
     def split_pairs(self) -> list[tuple[int, int]]:

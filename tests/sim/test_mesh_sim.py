@@ -37,6 +37,7 @@ CALM = Options(
     one_sided=False,
     preshared=True,
     packet_every=3 * S,
+    one_way=False,
 )
 
 

@@ -83,6 +83,20 @@ def test_replayed_initiation(two: Two) -> None:
     assert two.b.node.status(0)[0].endpoint == two.a.address
 
 
+def test_key_that_was_overtaken_and_used_binds_its_initiation() -> None:
+    """Found by the simulator: a confirmation that promotes nothing still counts."""
+    two = Two(b_knows_a=True)
+    ((from_b, _),) = two.b.out()
+    two.a.node.receive_datagram(from_b, two.b.address, two.now)
+    (answer,) = two.a.installed()
+    two.deliver(two.a, two.b)  # b yields; a's own handshake overtakes its answer
+    two.settle()
+    two.a.node.session_confirmed(answer.local_index, two.now)
+    two.now += 10 * S
+    two.a.node.receive_datagram(from_b, STRANGER, two.now)
+    assert two.a.node.refused[Refusal.STALE] == 1
+
+
 def test_replay_after_a_restart_binds_nobody(two: Two) -> None:
     """b restarts, and gets an old initiation of a, whose clock has been set back since."""
     (old,) = two.deliver(two.a, two.b)
