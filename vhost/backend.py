@@ -9,69 +9,15 @@ a kick, addresses and memory, and stops with GET_VRING_BASE ("Ring states" in th
 Source: vhost-user specification (QEMU's docs/interop/vhost-user).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from vhost import messages as m
 from vhost.errors import RefusedError, RemoteError
 from vhost.messages import Feature, Header, ProtocolFeature, RegionSpec, Request
+from vhost.rings import Device, Ring, RingSpec
 
 MAX_PAIRS = 128
-
-
-@dataclass(frozen=True)
-class RingSpec:
-    """All that a ring needs to start.  Addresses are the front-end's own."""
-
-    index: int
-    role: str  # "rx", "tx" as the guest sees it, or "control"
-    num: int
-    features: int
-    desc: int
-    avail: int
-    used: int
-    kick_fd: int  # -1: none, poll
-    call_fd: int  # -1: none
-    enabled: bool
-
-
-class Device(Protocol):
-    """What the machine acts on.  Methods raise RefusedError when it cannot be done."""
-
-    def replace_memory(self, regions: Sequence[RegionSpec]) -> list[int]:
-        """Map these instead of what was mapped; running rings move over.
-
-        Returns the indices of rings that could not go on and are stopped now.
-        """
-
-    def start_ring(self, spec: RingSpec) -> None: ...
-
-    def stop_ring(self, index: int) -> int:
-        """Stop, wait until nobody uses it; returns the next index of the available ring."""
-
-    def enable_ring(self, index: int, enabled: bool) -> None: ...
-
-    def set_call(self, index: int, fd: int) -> None:
-        """fd: -1 for none.  The former one is out of use on return."""
-
-    def set_max_pairs(self, pairs: int) -> None: ...
-
-    def close_fd(self, fd: int) -> None: ...
-
-
-@dataclass
-class Ring:
-    """What the front-end has said about one ring."""
-
-    num: int = 0
-    addresses: tuple[int, int, int] | None = None  # descriptors, available, used
-    base: int = 0
-    kick_fd: int | None = None  # None: not set; -1: set to none
-    call_fd: int = -1
-    error_fd: int = -1
-    enabled: bool = False
-    started: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ C leaves as `object`.
 
 import _dataplane
 
-from vhost.backend import RingSpec
 from vhost.errors import CoreError
 from vhost.messages import RegionSpec
+from vhost.rings import RingSpec
 
 ffi = _dataplane.ffi
 lib = _dataplane.lib

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from vhost.backend import RingSpec
 from vhost.core import Memory, Port, Queue
 from vhost.errors import CoreError, LocalError, RefusedError
 from vhost.messages import RegionSpec
+from vhost.rings import RingSpec
 
 
 class Switch(Protocol):
@@ -26,7 +26,7 @@ class Switch(Protocol):
 
 
 class CoreDevice:
-    """Implements backend.Device with C rings.
+    """Implements rings.Device with C rings.
 
     rxqs: the receive queues that are in service; the switch reads it in republish().
     """
@@ -38,7 +38,7 @@ class CoreDevice:
         self._memory: Memory | None = None
         self.queues: dict[int, Queue] = {}
 
-    # ---- backend.Device
+    # ---- rings.Device
 
     def replace_memory(self, regions: Sequence[RegionSpec]) -> list[int]:
         memory = self._map(regions) if regions else None

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from vhost import messages as m
-from vhost.backend import Backend, RingSpec
+from vhost.backend import Backend
 from vhost.errors import RefusedError, RemoteError
 from vhost.messages import Feature, Header, ProtocolFeature, RegionSpec, Request
+from vhost.rings import RingSpec
 
 MAC = bytes.fromhex("02000000000a")
 ALL = int(m.OFFERED_FEATURES)

@@ -9,6 +9,8 @@
  */
 #include "vhost/core/vhost_port.h"
 
+enum { PREFETCH_AHEAD = 4 };
+
 /* Room for one packet: chains of heads[], their buffers in segs[]. */
 struct room {
     uint32_t chains;
@@ -165,7 +167,8 @@ static enum vhost_put put_whole(struct vhost_queue *q, struct breath *b, const s
     if (unlikely(chains_left(&q->vq) == 0))
         return PUT_FULL;
     uint16_t head = virtq_head(&q->vq, 0);
-    virtq_prefetch_desc(&q->vq, virtq_head(&q->vq, 1));
+    virtq_prefetch_desc(&q->vq, virtq_head(&q->vq, 2 * PREFETCH_AHEAD));
+    virtq_prefetch_buffer(&q->vq, virtq_head(&q->vq, PREFETCH_AHEAD), true);
     uint8_t *to = virtq_single(&q->vq, head, VIRTQ_DESC_WRITE, &room_bytes);
     if (unlikely(to == NULL || room_bytes < need_bytes))
         return put_pieces(q, b, p);

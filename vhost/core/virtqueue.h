@@ -144,10 +144,15 @@ static inline void virtq_prefetch_buffer(struct virtq *q, uint16_t head, bool to
     uint32_t part;
     const uint8_t *p = q->desc + (uint32_t)(head & q->mask) * VIRTQ_DESC_BYTES;
     const uint8_t *at = mem_at(q->table, &q->hint, guest_load64(p), 1, &part);
-    if (to_write)
+    if (at == NULL)
+        return;
+    if (to_write) {
         __builtin_prefetch(at, 1);
-    else
+        __builtin_prefetch(at + CACHE_LINE, 1);
+    } else {
         __builtin_prefetch(at);
+        __builtin_prefetch(at + CACHE_LINE); /* many drivers let the frame begin on a line */
+    }
 }
 
 /* The only buffer of a chain of one descriptor that lies in one piece, the usual case; NULL when

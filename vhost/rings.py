@@ -1,0 +1,61 @@
+"""What a ring is to the protocol, and what the protocol asks of the device that runs it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from vhost.messages import RegionSpec
+
+
+@dataclass(frozen=True)
+class RingSpec:
+    """All that a ring needs to start.  Addresses are the front-end's own."""
+
+    index: int
+    role: str  # "rx", "tx" as the guest sees it, or "control"
+    num: int
+    features: int
+    desc: int
+    avail: int
+    used: int
+    kick_fd: int  # -1: none, poll
+    call_fd: int  # -1: none
+    enabled: bool
+
+
+class Device(Protocol):
+    """What the machine acts on.  Methods raise RefusedError when it cannot be done."""
+
+    def replace_memory(self, regions: Sequence[RegionSpec]) -> list[int]:
+        """Map these instead of what was mapped; running rings move over.
+
+        Returns the indices of rings that could not go on and are stopped now.
+        """
+
+    def start_ring(self, spec: RingSpec) -> None: ...
+
+    def stop_ring(self, index: int) -> int:
+        """Stop, wait until nobody uses it; returns the next index of the available ring."""
+
+    def enable_ring(self, index: int, enabled: bool) -> None: ...
+
+    def set_call(self, index: int, fd: int) -> None:
+        """fd: -1 for none.  The former one is out of use on return."""
+
+    def set_max_pairs(self, pairs: int) -> None: ...
+
+    def close_fd(self, fd: int) -> None: ...
+
+
+@dataclass
+class Ring:
+    """What the front-end has said about one ring."""
+
+    num: int = 0
+    addresses: tuple[int, int, int] | None = None  # descriptors, available, used
+    base: int = 0
+    kick_fd: int | None = None  # None: not set; -1: set to none
+    call_fd: int = -1
+    error_fd: int = -1
+    enabled: bool = False
+    started: bool = False
