@@ -26,8 +26,17 @@ MAY_IMPORT = {
 # Protocol modules have no side effects: everything in mesh but these, and these of vhost.
 MESH_WITH_IO = {"core.py", "keyfile.py", "service.py", "sockets.py"}
 VHOST_SANS_IO = {"backend.py", "messages.py"}
-IO_MODULES = {"asyncio", "os", "random", "select", "selectors", "socket", "subprocess", "threading",
-              "time"}
+IO_MODULES = {
+    "asyncio",
+    "os",
+    "random",
+    "select",
+    "selectors",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+}
 ENTRY_POINTS = {"vswitch/cli.py", "qperf_suite/cli.py", "qperf_suite/launch.py"}
 
 
@@ -78,8 +87,14 @@ def test_only_core_imports_the_data_plane(path: Path) -> None:
         assert "_dataplane" not in set(imports(path))
 
 
-@each([path for path in PYTHON if (path.parent.name == "mesh" and path.name not in MESH_WITH_IO)
-       or (path.parent.name == "vhost" and path.name in VHOST_SANS_IO)])
+@each(
+    [
+        path
+        for path in PYTHON
+        if (path.parent.name == "mesh" and path.name not in MESH_WITH_IO)
+        or (path.parent.name == "vhost" and path.name in VHOST_SANS_IO)
+    ]
+)
 def test_protocols_do_no_io(path: Path) -> None:
     assert not IO_MODULES & {module.split(".")[0] for module in imports(path)}
 
@@ -131,8 +146,13 @@ def test_memory_order_is_in_one_place(path: Path) -> None:
     assert not C_ONLY_IN_BASE.search(code)
 
 
-@each([path for path in [*C_FILES, *C_TESTS, *PYTHON, *PYTHON_TESTS, *SCRIPTS]
-       if path != Path(__file__)])
+@each(
+    [
+        path
+        for path in [*C_FILES, *C_TESTS, *PYTHON, *PYTHON_TESTS, *SCRIPTS]
+        if path != Path(__file__)
+    ]
+)
 def test_words(path: Path) -> None:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         where = f"{name(path)}:{number}"
@@ -153,8 +173,9 @@ def test_headers_tell_their_threads(path: Path) -> None:
 
 @each([path for path in C_HEADERS if path.name == "abi.h"])
 def test_what_cffi_would_misread(path: Path) -> None:
-    assert not re.search(r"_Alignas|_Atomic|#pragma|__attribute__|_Static_assert|^#if",
-                         path.read_text(), re.M)
+    assert not re.search(
+        r"_Alignas|_Atomic|#pragma|__attribute__|_Static_assert|^#if", path.read_text(), re.M
+    )
 
 
 # ---- nothing lies about
@@ -163,8 +184,10 @@ def test_what_cffi_would_misread(path: Path) -> None:
 def test_every_python_file_is_used() -> None:
     used = {module for path in [*PYTHON, *PYTHON_TESTS, *SCRIPTS] for module in imports(path)}
     dead = [
-        name(path) for path in PYTHON
-        if path.name != "__init__.py" and name(path) not in ENTRY_POINTS
+        name(path)
+        for path in PYTHON
+        if path.name != "__init__.py"
+        and name(path) not in ENTRY_POINTS
         and f"{path.parent.name}.{path.stem}" not in used
     ]
     assert not dead
@@ -176,17 +199,27 @@ def test_every_header_is_used() -> None:
         for path in [*C_FILES, *C_TESTS]
         for include in re.findall(r'^#include "([^"]+)"', path.read_text(), re.M)
     }
-    assert not [name(path) for path in C_HEADERS if path.name not in includes
-                and not path.name.endswith("_abi.h")]
+    assert not [
+        name(path)
+        for path in C_HEADERS
+        if path.name not in includes and not path.name.endswith("_abi.h")
+    ]
 
 
-@each([path for path in [ROOT / "ARCHITECTURE.md", ROOT / "README.md", *files("*.md", "docs")]
-       if path.exists()])
+@each(
+    [
+        path
+        for path in [ROOT / "ARCHITECTURE.md", ROOT / "README.md", *files("*.md", "docs")]
+        if path.exists()
+    ]
+)
 def test_paths_in_documents_exist(path: Path) -> None:
     text = path.read_text()
     roots = (*PACKAGES, "tests", "scripts", "docs")
     named = re.findall(rf"(?<![\w/.-])((?:{'|'.join(roots)})/[\w./-]*\w)", text)
-    named += [f"{path.parent.relative_to(ROOT)}/{link}"
-              for link in re.findall(r"\]\(([\w./-]+\.\w+)(?:#[\w-]*)?\)", text)]
+    named += [
+        f"{path.parent.relative_to(ROOT)}/{link}"
+        for link in re.findall(r"\]\(([\w./-]+\.\w+)(?:#[\w-]*)?\)", text)
+    ]
     missing = [one for one in named if not (ROOT / one).exists()]
     assert not missing

@@ -32,14 +32,19 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(parent: Any, name: str, summary: str) -> Parser:
-        made: Parser = parent.add_parser(name, help=summary, description=summary,
-                                         allow_abbrev=False)
+        made: Parser = parent.add_parser(
+            name, help=summary, description=summary, allow_abbrev=False
+        )
         return made
 
     def asking(parent: Any, name: str, summary: str, asked: str) -> None:
         made = command(parent, name, summary)
-        made.add_argument("--control", metavar="PATH", default=default_control(),
-                          help="the daemon's control socket (default: %(default)s)")
+        made.add_argument(
+            "--control",
+            metavar="PATH",
+            default=default_control(),
+            help="the daemon's control socket (default: %(default)s)",
+        )
         made.add_argument("--json", action="store_true", help="print JSON")
         made.set_defaults(run=run_asking, asked=asked)
 
@@ -55,9 +60,13 @@ def parser() -> Parser:
     asking(commands, "fdb", "MAC addresses and the ports they are behind", "fdb")
     asking(commands, "stats", "all counters, drops by reason", "stats")
     made = command(commands, "keygen", "make a key")
-    made.add_argument("file", metavar="FILE", nargs="?",
-                      help="new file for the private key; the public key is printed "
-                           "(without FILE: private key to stdout, public key to stderr)")
+    made.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="new file for the private key; the public key is printed "
+        "(without FILE: private key to stdout, public key to stderr)",
+    )
     made.add_argument("--json", action="store_true", help="print JSON")
     made.set_defaults(run=run_keygen)
     mesh = command(commands, "mesh", "the mesh")

@@ -33,13 +33,13 @@ from vswitch.model import (
 )
 from vswitch.overlaps import check_overlaps
 
-MAX_BYTES = 4 * 1024 * 1024      # of a configuration file
-MAX_WORKERS = 32                 # as in core/abi.h
+MAX_BYTES = 4 * 1024 * 1024  # of a configuration file
+MAX_WORKERS = 32  # as in core/abi.h
 MAX_BRIDGES = 64
-MAX_SUBNETS = 16                 # of one bridge, as in core/snapshot.h
-MAX_PORTS = 1023                 # one of abi.h's 1024 is the mesh
-MTU_BYTES_MIN = 576              # what each IPv4 host must accept (RFC 791, 3.1)
-MTU_BYTES_MIN_IPV6 = 1280        # RFC 8200, section 5
+MAX_SUBNETS = 16  # of one bridge, as in core/snapshot.h
+MAX_PORTS = 1023  # one of abi.h's 1024 is the mesh
+MTU_BYTES_MIN = 576  # what each IPv4 host must accept (RFC 791, 3.1)
+MTU_BYTES_MIN_IPV6 = 1280  # RFC 8200, section 5
 MTU_BYTES_MAX = 9216
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}")
 
@@ -60,8 +60,9 @@ def read(file: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError("there is no such file", "name a configuration file", place) from None
     except OSError as e:
-        raise UserError(f"cannot be read: {e.strerror}",
-                        f"name a file that uid {os.geteuid()} may read", place) from None
+        raise UserError(
+            f"cannot be read: {e.strerror}", f"name a file that uid {os.geteuid()} may read", place
+        ) from None
     if len(content) > MAX_BYTES:
         raise UserError(f"longer than {MAX_BYTES} bytes", "name a configuration file", place)
     try:
@@ -73,8 +74,11 @@ def read(file: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
         what, line = toml_mistake(str(e), text)
-        raise UserError(f"not TOML: {what}", "correct that line (the syntax: https://toml.io)",
-                        Place(file, line=line)) from None
+        raise UserError(
+            f"not TOML: {what}",
+            "correct that line (the syntax: https://toml.io)",
+            Place(file, line=line),
+        ) from None
 
 
 def toml_mistake(message: str, text: str) -> tuple[str, int]:
@@ -142,8 +146,11 @@ def parse_bridges(table: Table | None, file: str) -> tuple[Bridge, ...]:
 def named(parent: Table, name: str) -> Table:
     """The table of something that the user named."""
     if not NAME.fullmatch(name):
-        parent.wrong(name, f'"{name}" is no usable name',
-                     "use 1 to 63 letters, digits, and . _ @ - (a letter or digit first)")
+        parent.wrong(
+            name,
+            f'"{name}" is no usable name',
+            "use 1 to 63 letters, digits, and . _ @ - (a letter or digit first)",
+        )
     table = parent.table(name)
     assert table is not None
     return table
@@ -156,8 +163,11 @@ def parse_bridge(parent: Table, name: str, file: str) -> Bridge:
         table.wrong("subnets", f"{len(subnets)} subnets", f"configure at most {MAX_SUBNETS}")
     mtu_bytes = table.integer("mtu", MTU_BYTES_MIN, MTU_BYTES_MAX, DEFAULT_MTU_BYTES)
     if mtu_bytes < MTU_BYTES_MIN_IPV6 and any(subnet.version == 6 for subnet in subnets):
-        table.wrong("mtu", f"{mtu_bytes} is too small for the bridge's IPv6 subnets",
-                    f"write at least {MTU_BYTES_MIN_IPV6}")
+        table.wrong(
+            "mtu",
+            f"{mtu_bytes} is too small for the bridge's IPv6 subnets",
+            f"write at least {MTU_BYTES_MIN_IPV6}",
+        )
     ageing_s = table.integer("ageing_seconds", 1, 86400, DEFAULT_AGEING_S)
     mac_table_size = table.integer("mac_table_size", 10, 1_000_000, DEFAULT_MAC_TABLE_SIZE)
     ports = table.table("ports")
@@ -180,8 +190,11 @@ def parse_vhost_user(table: Table, name: str, file: str) -> VhostUserPort:
     if mode == "client":
         for key in ("socket_mode", "socket_group"):
             if table.has(key):
-                table.wrong(key, 'only with mode = "server": the VM makes the socket here',
-                            "remove the key, or change the mode")
+                table.wrong(
+                    key,
+                    'only with mode = "server": the VM makes the socket here',
+                    "remove the key, or change the mode",
+                )
     socket_mode = table.octal("socket_mode", 0o660)
     return VhostUserPort(
         name=name,
@@ -201,8 +214,11 @@ def parse_tap(table: Table, name: str) -> TapPort:
         table.wrong("interface", f'"{interface}" is longer than 15 bytes', "choose a shorter name")
     bad = any(c in "/:%" or c.isspace() or not c.isprintable() for c in interface)
     if bad or interface in (".", ".."):
-        table.wrong("interface", f'"{interface}" cannot be an interface\'s name',
-                    "use letters, digits, and . _ -")
+        table.wrong(
+            "interface",
+            f'"{interface}" cannot be an interface\'s name',
+            "use letters, digits, and . _ -",
+        )
     return TapPort(name, interface, table.networks("addresses"))
 
 
@@ -212,8 +228,12 @@ def parse_mesh(table: Table | None, file: str, mtu_bytes: int) -> tuple[MeshConf
         return None
     text = table.required_string("listen", 'write an address and a port, like "0.0.0.0:7400"')
     listen = table.parsed("listen", text, parse_endpoint)
-    key_file = resolve(file, table.required_string(
-        "private_key_file", "make a key with vsw keygen FILE and name the file"))
+    key_file = resolve(
+        file,
+        table.required_string(
+            "private_key_file", "make a key with vsw keygen FILE and name the file"
+        ),
+    )
     own = table.parsed("private_key_file", key_file, load_identity).public_key
     peers: dict[bytes, PeerConfig] = {}
     for entry in table.tables("peers"):
@@ -221,8 +241,11 @@ def parse_mesh(table: Table | None, file: str, mtu_bytes: int) -> tuple[MeshConf
         if peer.public_key == own:
             entry.wrong("public_key", "this node's own key", "name the other node's key")
         if peer.public_key in peers:
-            entry.wrong("public_key", f"{encode_key(peer.public_key)} stands here twice",
-                        "put both entries into one")
+            entry.wrong(
+                "public_key",
+                f"{encode_key(peer.public_key)} stands here twice",
+                "put both entries into one",
+            )
         peers[peer.public_key] = peer
     if len(peers) > MAX_PEERS:
         table.wrong("peers", f"{len(peers)} peers", f"configure at most {MAX_PEERS}")
@@ -243,11 +266,13 @@ def parse_peer(table: Table, listen: Address, file: str) -> PeerConfig:
             table.wrong(name, f"nothing can be sent to {endpoint.ip}", "write that node's address")
         check_reach(table, name, listen, endpoint)
         endpoints.append(endpoint)
-    psk = table.optional("preshared_key_file",
-                         lambda path: load_preshared_key(resolve(file, path)))
+    psk = table.optional("preshared_key_file", lambda path: load_preshared_key(resolve(file, path)))
     if table.has("via"):
-        table.wrong("via", "paths over a third node are not supported yet",
-                    "remove the key and give the peer endpoints of its own")
+        table.wrong(
+            "via",
+            "paths over a third node are not supported yet",
+            "remove the key and give the peer endpoints of its own",
+        )
     addresses: tuple[Network, ...] = table.networks("addresses")
     table.close()
     return PeerConfig(key, tuple(endpoints), addresses, psk)
@@ -258,7 +283,8 @@ def check_reach(table: Table, name: str, listen: Address, endpoint: Address) -> 
     both = listen.ip.version == 6 and listen.ip.is_unspecified
     if endpoint.ip.version != listen.ip.version and not both:
         table.wrong(
-            name, f'{endpoint} cannot be reached from mesh.listen = "{listen}"',
+            name,
+            f'{endpoint} cannot be reached from mesh.listen = "{listen}"',
             f'use an IPv{listen.ip.version} endpoint, or listen on "[::]:{listen.port}" for both',
         )
 
@@ -267,8 +293,11 @@ def check_unique(config: Config) -> None:
     """Sockets and interfaces have one user each."""
     seen = {f"socket {config.control.path}": "control"}
     if len(config.ports()) > MAX_PORTS:
-        raise UserError(f"{len(config.ports())} ports", f"configure at most {MAX_PORTS}",
-                        Place(config.file, "bridges"))
+        raise UserError(
+            f"{len(config.ports())} ports",
+            f"configure at most {MAX_PORTS}",
+            Place(config.file, "bridges"),
+        )
     for bridge, port in config.ports():
         key = f"bridges.{bridge.name}.ports.{port.name}"
         match port:
@@ -277,6 +306,9 @@ def check_unique(config: Config) -> None:
             case TapPort():
                 resource, key = f"interface {port.interface}", f"{key}.interface"
         if resource in seen:
-            raise UserError(f"the {resource} is already used by {seen[resource]}",
-                            "give each its own", Place(config.file, key))
+            raise UserError(
+                f"the {resource} is already used by {seen[resource]}",
+                "give each its own",
+                Place(config.file, key),
+            )
         seen[resource] = key

@@ -90,8 +90,11 @@ def bind(control: Control, place: Place) -> socket.socket:
         s.listen(16)
     except OSError as e:
         s.close()
-        raise UserError(f"cannot make the control socket {path}: {e.strerror}",
-                        "choose another path, or correct the permissions", place) from None
+        raise UserError(
+            f"cannot make the control socket {path}: {e.strerror}",
+            "choose another path, or correct the permissions",
+            place,
+        ) from None
     except UserError:
         s.close()
         raise
@@ -115,8 +118,11 @@ def remove_stale(path: str, place: Place) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
             return
-    raise UserError(f"another daemon answers at {path}",
-                    "stop that one (vsw status tells which), or choose another path", place)
+    raise UserError(
+        f"another daemon answers at {path}",
+        "stop that one (vsw status tells which), or choose another path",
+        place,
+    )
 
 
 def ask(path: str, command: str) -> Any:
@@ -136,16 +142,23 @@ def ask(path: str, command: str) -> Any:
                 place,
             ) from None
         except TimeoutError:
-            raise UserError(f"the daemon gave no answer within {ANSWER_TIMEOUT_S:.0f} s",
-                            "look at its log", place) from None
+            raise UserError(
+                f"the daemon gave no answer within {ANSWER_TIMEOUT_S:.0f} s",
+                "look at its log",
+                place,
+            ) from None
         except OSError as e:
-            raise UserError(f"cannot talk to the daemon: {e.strerror or e}",
-                            "name a control socket that this user may use", place) from None
+            raise UserError(
+                f"cannot talk to the daemon: {e.strerror or e}",
+                "name a control socket that this user may use",
+                place,
+            ) from None
     try:
         answer = json.loads(line)
     except ValueError:
-        raise UserError("what answers there is no vsw daemon", "name its control socket",
-                        place) from None
+        raise UserError(
+            "what answers there is no vsw daemon", "name its control socket", place
+        ) from None
     if not answer["ok"]:
         raise UserError(answer["error"], "use the vsw of the daemon's version", place)
     return answer["result"]

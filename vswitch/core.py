@@ -195,8 +195,11 @@ class Worker(_Owner):
             if not lib.worker_punt_next(self.c, out):
                 return
             yield Punt(
-                kind=out.kind, id=out.id, socket=out.socket,
-                address=bytes(out.address), port=out.port,
+                kind=out.kind,
+                id=out.id,
+                socket=out.socket,
+                address=bytes(out.address),
+                port=out.port,
                 data=bytes(ffi.buffer(out.data, out.len_bytes)),
             )
 

@@ -25,7 +25,7 @@ from vswitch.workers import WorkerThread
 
 log = logging.getLogger("vsw")
 
-PUNTS_AT_ONCE = 64               # then other events of the loop have their turn
+PUNTS_AT_ONCE = 64  # then other events of the loop have their turn
 
 
 class Daemon:
@@ -38,7 +38,7 @@ class Daemon:
         self._switch = Switch(PlugMaker(self._loop), self._worker_died)
         self._report = Report(self._switch)
         self._control: ControlServer | None = None
-        self._serving: asyncio.Task[None] | None = None   # kept, or it would be collected
+        self._serving: asyncio.Task[None] | None = None  # kept, or it would be collected
 
     async def run(self) -> str:
         """Until a signal ends it.  Returns why it failed, "" after a clean stop.
@@ -69,14 +69,18 @@ class Daemon:
         self._switch.close()
 
     def _bind(self, config: Config) -> ControlServer:
-        return ControlServer(config.control, Place(config.file, "control"), {
-            "status": self._report.status,
-            "ports": self._report.ports,
-            "fdb": self._report.fdb,
-            "stats": self._report.stats,
-            "mesh peers": self._report.mesh_peers,
-            "mesh routes": self._report.mesh_routes,
-        })
+        return ControlServer(
+            config.control,
+            Place(config.file, "control"),
+            {
+                "status": self._report.status,
+                "ports": self._report.ports,
+                "fdb": self._report.fdb,
+                "stats": self._report.stats,
+                "mesh peers": self._report.mesh_peers,
+                "mesh routes": self._report.mesh_routes,
+            },
+        )
 
     def _stop(self, number: signal.Signals) -> None:
         log.info("stopping on %s", signal.Signals(number).name)
@@ -134,9 +138,11 @@ class Daemon:
         try:
             permit(config.control)
         except OSError as e:
-            raise UserError(f"cannot change the mode or group of {config.control.path}: "
-                            f"{e.strerror}", "choose others, or restart the daemon",
-                            Place(config.file, "control_mode")) from None
+            raise UserError(
+                f"cannot change the mode or group of {config.control.path}: {e.strerror}",
+                "choose others, or restart the daemon",
+                Place(config.file, "control_mode"),
+            ) from None
 
 
 def raise_limits() -> None:

@@ -75,8 +75,11 @@ class Table:
         value = self._values[name]
         # TOML's booleans are Python integers, but not the user's.
         if type(value) is not wanted:
-            self.wrong(name, f"{TYPE_NAMES[wanted]} is expected here, not {type_name(value)}",
-                       f"write {_example(wanted, value, name)}")
+            self.wrong(
+                name,
+                f"{TYPE_NAMES[wanted]} is expected here, not {type_name(value)}",
+                f"write {_example(wanted, value, name)}",
+            )
         return value
 
     def string(self, name: str, required: str = "") -> str | None:
@@ -118,8 +121,11 @@ class Table:
         value = self._value(name, list, "")
         for i, item in enumerate(value or []):
             if not isinstance(item, dict):
-                self.wrong(f"{name}[{i}]", f"a table is expected here, not {type_name(item)}",
-                           f"write each entry under its own [[{self.place(name).key}]]")
+                self.wrong(
+                    f"{name}[{i}]",
+                    f"a table is expected here, not {type_name(item)}",
+                    f"write each entry under its own [[{self.place(name).key}]]",
+                )
         return [
             Table(self._file, self.place(f"{name}[{i}]").key, item)
             for i, item in enumerate(value or [])
@@ -130,9 +136,11 @@ class Table:
         value: list[Any] = self._value(name, list, "") or []
         for i, item in enumerate(value):
             if type(item) is not wanted:
-                self.wrong(f"{name}[{i}]",
-                           f"{TYPE_NAMES[wanted]} is expected here, not {type_name(item)}",
-                           f"write {_example(wanted, item, name)}")
+                self.wrong(
+                    f"{name}[{i}]",
+                    f"{TYPE_NAMES[wanted]} is expected here, not {type_name(item)}",
+                    f"write {_example(wanted, item, name)}",
+                )
         return value
 
     def parsed(self, name: str, text: str, parse: Callable[[str], T]) -> T:
@@ -170,8 +178,9 @@ def parse_mode(text: str) -> int:
     """Permission bits from octal digits.  Like all parse functions here, raises UserError."""
     octal = text.isascii() and text.isdecimal() and not set(text) & set("89")
     if not octal or int(text, 8) > 0o777:
-        raise UserError(f'"{text}" is not a set of permission bits',
-                        'write them in octal digits, like "0660"')
+        raise UserError(
+            f'"{text}" is not a set of permission bits', 'write them in octal digits, like "0660"'
+        )
     return int(text, 8)
 
 
@@ -185,16 +194,24 @@ def parse_network(text: str) -> Network:
     try:
         network = ipaddress.ip_network(text)
     except ValueError:
-        raise UserError(f'"{text}" has bits set behind its prefix length',
-                        f"write {loose}, or the address alone") from None
+        raise UserError(
+            f'"{text}" has bits set behind its prefix length',
+            f"write {loose}, or the address alone",
+        ) from None
     address = network.network_address
     single = network.prefixlen == network.max_prefixlen
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        raise UserError(f"{network} is an IPv4 address written as IPv6",
-                        f"write {address.ipv4_mapped}")
-    if address.is_multicast or address.is_loopback or (single and (
-        address.is_unspecified or address == ipaddress.IPv4Address("255.255.255.255")
-    )):
+        raise UserError(
+            f"{network} is an IPv4 address written as IPv6", f"write {address.ipv4_mapped}"
+        )
+    if (
+        address.is_multicast
+        or address.is_loopback
+        or (
+            single
+            and (address.is_unspecified or address == ipaddress.IPv4Address("255.255.255.255"))
+        )
+    ):
         raise UserError(f"{network} is not what one machine can have on a network", remedy)
     return network
 

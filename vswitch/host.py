@@ -29,8 +29,9 @@ def check_host(config: Config) -> None:
         key = port_key(bridge, port)
         match port:
             case VhostUserPort():
-                check_socket(port.path, Place(config.file, f"{key}.path"),
-                             makes=port.mode == "server")
+                check_socket(
+                    port.path, Place(config.file, f"{key}.path"), makes=port.mode == "server"
+                )
                 check_group(port.socket_group, Place(config.file, f"{key}.socket_group"))
             case TapPort():
                 check_tap(port.interface, Place(config.file, f"{key}.interface"))
@@ -62,7 +63,8 @@ def check_socket(path: str, place: Place, makes: bool) -> None:
     if length_bytes > SOCKET_PATH_BYTES_MAX:
         raise UserError(
             f"{path} is {length_bytes} bytes long, and the kernel takes {SOCKET_PATH_BYTES_MAX}",
-            "choose a shorter path", place,
+            "choose a shorter path",
+            place,
         )
     directory = os.path.dirname(path)
     try:
@@ -70,19 +72,27 @@ def check_socket(path: str, place: Place, makes: bool) -> None:
     except FileNotFoundError:
         if directory == RUN_DIRECTORY and os.geteuid() == 0:
             return  # make_run_directory() will
-        raise UserError(f"there is no directory {directory}",
-                        f"make it with mkdir -p {directory}, or correct the path",
-                        place) from None
+        raise UserError(
+            f"there is no directory {directory}",
+            f"make it with mkdir -p {directory}, or correct the path",
+            place,
+        ) from None
     except OSError as e:
-        raise UserError(f"cannot look into {directory}: {e.strerror}",
-                        f"let uid {os.geteuid()} search it, or correct the path", place) from None
+        raise UserError(
+            f"cannot look into {directory}: {e.strerror}",
+            f"let uid {os.geteuid()} search it, or correct the path",
+            place,
+        ) from None
     if not stat.S_ISDIR(status.st_mode):
         raise UserError(f"{directory} is not a directory", "correct the path", place)
     wanted = os.X_OK | (os.W_OK if makes else 0)
     if not os.access(directory, wanted, effective_ids=True):
         verb = "make sockets in" if makes else "search"
-        raise UserError(f"no permission for uid {os.geteuid()} to {verb} {directory}",
-                        "give it that permission, or choose another directory", place)
+        raise UserError(
+            f"no permission for uid {os.geteuid()} to {verb} {directory}",
+            "give it that permission, or choose another directory",
+            place,
+        )
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -90,8 +100,9 @@ def check_socket(path: str, place: Place, makes: bool) -> None:
     except OSError as e:
         raise UserError(f"cannot look at {path}: {e.strerror}", "correct the path", place) from None
     if makes and not stat.S_ISSOCK(status.st_mode):
-        raise UserError(f"{path} exists and is not a socket",
-                        "remove it, or choose another path", place)
+        raise UserError(
+            f"{path} exists and is not a socket", "remove it, or choose another path", place
+        )
     if not makes and not (stat.S_ISSOCK(status.st_mode) or stat.S_ISLNK(status.st_mode)):
         raise UserError(f"{path} is not a socket", "name the socket that the VM listens on", place)
 
@@ -102,9 +113,11 @@ def make_run_directory(config: Config) -> None:
         try:
             os.makedirs(RUN_DIRECTORY, mode=0o755, exist_ok=True)
         except OSError as e:
-            raise UserError(f"cannot make {RUN_DIRECTORY}: {e.strerror}",
-                            f"make it for uid {os.geteuid()}, or choose other paths",
-                            Place(config.file)) from None
+            raise UserError(
+                f"cannot make {RUN_DIRECTORY}: {e.strerror}",
+                f"make it for uid {os.geteuid()}, or choose other paths",
+                Place(config.file),
+            ) from None
 
 
 def check_group(group: str | None, place: Place) -> None:
@@ -115,8 +128,11 @@ def check_group(group: str | None, place: Place) -> None:
     except KeyError:
         raise UserError(f'there is no group "{group}"', "name an existing group", place) from None
     if os.geteuid() != 0 and gid != os.getegid() and gid not in os.getgroups():
-        raise UserError(f'uid {os.geteuid()} is not in the group "{group}"',
-                        "name a group that it is in, or add it to this one", place)
+        raise UserError(
+            f'uid {os.geteuid()} is not in the group "{group}"',
+            "name a group that it is in, or add it to this one",
+            place,
+        )
 
 
 def has_capability(number: int) -> bool:
@@ -130,11 +146,17 @@ def has_capability(number: int) -> bool:
 def check_tap(interface: str, place: Place) -> None:
     device = Path("/dev/net/tun")
     if not device.exists():
-        raise UserError("this machine has no /dev/net/tun",
-                        "load the module tun, or leave the tap port out", place)
+        raise UserError(
+            "this machine has no /dev/net/tun",
+            "load the module tun, or leave the tap port out",
+            place,
+        )
     if not os.access(device, os.R_OK | os.W_OK, effective_ids=True):
-        raise UserError(f"no permission for uid {os.geteuid()} to open /dev/net/tun",
-                        "give it read and write permission", place)
+        raise UserError(
+            f"no permission for uid {os.geteuid()} to open /dev/net/tun",
+            "give it read and write permission",
+            place,
+        )
     link = Path("/sys/class/net") / interface
     if not link.exists():
         if not has_capability(CAP_NET_ADMIN):
@@ -150,6 +172,8 @@ def check_tap(interface: str, place: Place) -> None:
         raise UserError(f"the interface {interface} is not a tap", "choose another name", place)
     owner = int((link / "owner").read_text())
     if owner != os.geteuid() and not has_capability(CAP_NET_ADMIN):
-        raise UserError(f"the tap {interface} is not owned by uid {os.geteuid()}",
-                        f"make it with ip tuntap add {interface} mode tap vnet_hdr user "
-                        f"{os.geteuid()}", place)
+        raise UserError(
+            f"the tap {interface} is not owned by uid {os.geteuid()}",
+            f"make it with ip tuntap add {interface} mode tap vnet_hdr user {os.geteuid()}",
+            place,
+        )

@@ -5,9 +5,9 @@ import os
 import sys
 import time
 
-REPEATS = 10                     # of one message per interval
+REPEATS = 10  # of one message per interval
 INTERVAL_S = 10.0
-MESSAGES_MAX = 1024              # that are told apart
+MESSAGES_MAX = 1024  # that are told apart
 
 
 class RateLimit(logging.Filter):

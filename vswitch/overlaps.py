@@ -54,7 +54,8 @@ def check_claims(file: str, claims: list[Claim]) -> None:
                 continue
             raise UserError(
                 f"{claim.network} overlaps {other.network} of {other.key}",
-                "give each address to one owner", Place(file, claim.key),
+                "give each address to one owner",
+                Place(file, claim.key),
             )
         around.append(claim)
 
@@ -63,6 +64,5 @@ def contains(outer: Network, inner: Network) -> bool:
     return (
         outer.version == inner.version
         and outer.prefixlen <= inner.prefixlen
-        and int(outer.network_address)
-        == int(inner.network_address) & int(outer.netmask)
+        and int(outer.network_address) == int(inner.network_address) & int(outer.netmask)
     )

@@ -54,10 +54,12 @@ class MeshPlug(Protocol):
 class Maker(Protocol):
     """Makes plugs; tests have their own."""
 
-    def port(self, port_id: int, config: Config, bridge: Bridge, port: Port,
-             publisher: Publisher) -> Plug: ...
-    def mesh(self, port_id: int, config: MeshConfig, publisher: Publisher,
-             workers: int) -> MeshPlug: ...
+    def port(
+        self, port_id: int, config: Config, bridge: Bridge, port: Port, publisher: Publisher
+    ) -> Plug: ...
+    def mesh(
+        self, port_id: int, config: MeshConfig, publisher: Publisher, workers: int
+    ) -> MeshPlug: ...
 
 
 class PlugMaker:
@@ -66,22 +68,30 @@ class PlugMaker:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
-    def port(self, port_id: int, config: Config, bridge: Bridge, port: Port,
-             publisher: Publisher) -> Plug:
+    def port(
+        self, port_id: int, config: Config, bridge: Bridge, port: Port, publisher: Publisher
+    ) -> Plug:
         match port:
             case VhostUserPort():
-                return VhostPort(port_id, port.name, VhostConfig(
-                    path=port.path,
-                    mode=port.mode,
-                    socket_mode=port.socket_mode,
-                    socket_group=port.socket_group,
-                    mtu_bytes=bridge.mtu_bytes,
-                    mac=port.mac,
-                ), publisher, self._loop)
+                return VhostPort(
+                    port_id,
+                    port.name,
+                    VhostConfig(
+                        path=port.path,
+                        mode=port.mode,
+                        socket_mode=port.socket_mode,
+                        socket_group=port.socket_group,
+                        mtu_bytes=bridge.mtu_bytes,
+                        mac=port.mac,
+                    ),
+                    publisher,
+                    self._loop,
+                )
             case TapPort():
                 place = Place(config.file, f"{port_key(bridge, port)}.interface")
                 return TapPlug(port_id, port.interface, bridge.mtu_bytes, place)
 
-    def mesh(self, port_id: int, config: MeshConfig, publisher: Publisher,
-             workers: int) -> MeshPlug:
+    def mesh(
+        self, port_id: int, config: MeshConfig, publisher: Publisher, workers: int
+    ) -> MeshPlug:
         return MeshService(port_id, config, publisher, self._loop, workers)

@@ -61,21 +61,23 @@ class Report:
         for (bridge, name), attached in self._switch.state.ports.items():
             status = attached.plug.status()
             counters = core.port_counters(attached.plug.c_port)
-            rows.append({
-                "bridge": bridge,
-                "name": name,
-                "id": attached.port_id,
-                "type": type_of(attached.config),
-                "state": status.get("state", ""),
-                "addresses": [str(network) for network in attached.config.addresses],
-                "workers": sorted({
-                    self._switch.worker_of(rxq) for rxq in attached.plug.c_rxqs
-                }),
-                "rx_packets": counters.values["rx_packets"],
-                "tx_packets": counters.values["tx_packets"],
-                "drops": sum(counters.drops.values()),
-                "detail": status,
-            })
+            rows.append(
+                {
+                    "bridge": bridge,
+                    "name": name,
+                    "id": attached.port_id,
+                    "type": type_of(attached.config),
+                    "state": status.get("state", ""),
+                    "addresses": [str(network) for network in attached.config.addresses],
+                    "workers": sorted(
+                        {self._switch.worker_of(rxq) for rxq in attached.plug.c_rxqs}
+                    ),
+                    "rx_packets": counters.values["rx_packets"],
+                    "tx_packets": counters.values["tx_packets"],
+                    "drops": sum(counters.drops.values()),
+                    "detail": status,
+                }
+            )
         return rows
 
     def fdb(self) -> list[Row]:
@@ -83,8 +85,12 @@ class Report:
         names = {attached.port_id: name for (_, name), attached in state.ports.items()}
         now_ns = time.monotonic_ns()
         return [
-            {"bridge": bridge, "mac": format_mac(mac), "port": names.get(port, str(port)),
-             "age_s": age_s}
+            {
+                "bridge": bridge,
+                "mac": format_mac(mac),
+                "port": names.get(port, str(port)),
+                "age_s": age_s,
+            }
             for bridge, fdb in state.fdbs.items()
             for mac, port, age_s in sorted(fdb.dump(now_ns))
         ]
@@ -97,8 +103,9 @@ class Report:
         rows: list[Row] = []
         for bridge, name, c_port in plugs:
             counters = core.port_counters(c_port)
-            rows.append({"bridge": bridge, "name": name, **counters.values,
-                         "drops": counters.drops})
+            rows.append(
+                {"bridge": bridge, "name": name, **counters.values, "drops": counters.drops}
+            )
         return {"ports": rows, "workers": [thread.status() for thread in self._switch.workers]}
 
     def mesh_peers(self) -> list[Row]:
@@ -120,8 +127,9 @@ class Report:
                 for network in peer.addresses
             ]
         owned.sort(key=lambda row: (row[0].version, int(row[0].network_address), row[0].prefixlen))
-        return [{"prefix": str(network), "kind": kind, "owner": owner}
-                for network, kind, owner in owned]
+        return [
+            {"prefix": str(network), "kind": kind, "owner": owner} for network, kind, owner in owned
+        ]
 
 
 def type_of(port: Port) -> str:

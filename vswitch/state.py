@@ -8,7 +8,7 @@ from vswitch.errors import CoreError
 from vswitch.model import Bridge, Config, Network, Port
 from vswitch.ports import MeshPlug, Plug
 
-PortName = tuple[str, str]       # bridge, port
+PortName = tuple[str, str]  # bridge, port
 MESH: PortName = ("", "mesh")
 
 
@@ -67,8 +67,9 @@ def number(old: dict[PortName, int], config: Config) -> dict[PortName, int]:
     return {name: old[name] if name in old else next(free) for name in names}
 
 
-def build(state: State, workers: int, neighbours: core.Neighbours,
-          assigned: dict[object, int]) -> Published:
+def build(
+    state: State, workers: int, neighbours: core.Neighbours, assigned: dict[object, int]
+) -> Published:
     """The snapshot of a state.  assigned: receive queue → worker, of all ports but the mesh."""
     routes = core.Routes(routes_of(state))
     try:

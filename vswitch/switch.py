@@ -106,8 +106,10 @@ class Switch:
                     ports[name] = self._start(config, bridge, port, ids[name], undo)
             if mesh is None and config.mesh is not None:
                 mesh = self._start_mesh(config, config.mesh, ids[MESH], undo)
-            in_order = {(bridge.name, port.name): ports[bridge.name, port.name]
-                        for bridge, port in config.ports()}
+            in_order = {
+                (bridge.name, port.name): ports[bridge.name, port.name]
+                for bridge, port in config.ports()
+            }
             between = self.state
             undo.callback(self._show, between)
             self._show(State(config, ids, fdbs, in_order, mesh))
@@ -151,7 +153,9 @@ class Switch:
         if self._workers and len(cpus) != len(self._workers):
             raise UserError(
                 f"{len(cpus)} workers instead of {len(self._workers)}: their number cannot change "
-                "while they run", "restart the daemon, or keep the number of CPUs", place,
+                "while they run",
+                "restart the daemon, or keep the number of CPUs",
+                place,
             )
         with explained(place, "choose other CPUs"):
             for thread, cpu in zip(self._workers, cpus, strict=False):
@@ -178,8 +182,9 @@ class Switch:
             fdbs[bridge.name] = fdb
         return fdbs
 
-    def _start(self, config: Config, bridge: Bridge, port: Port, port_id: int,
-               undo: ExitStack) -> Attached:
+    def _start(
+        self, config: Config, bridge: Bridge, port: Port, port_id: int, undo: ExitStack
+    ) -> Attached:
         with explained(Place(config.file, plug_key(bridge, port))):
             plug = self._maker.port(port_id, config, bridge, port, self)
             undo.callback(plug.close)
@@ -187,8 +192,9 @@ class Switch:
         log.info("%s: port %s started", bridge.name, port.name)
         return Attached(port_id, bridge, port, plug)
 
-    def _detach(self, old: State, leaving: dict[PortName, Attached],
-                closed: list[Attached]) -> None:
+    def _detach(
+        self, old: State, leaving: dict[PortName, Attached], closed: list[Attached]
+    ) -> None:
         """Take ports out of service, then close them."""
         ports = {name: port for name, port in old.ports.items() if name not in leaving}
         self._show(replace(self.state, ports=ports))
@@ -232,8 +238,9 @@ class Switch:
         undo.callback(self._mesh_again, old.config, before, old.ids[MESH])
         return None
 
-    def _start_mesh(self, config: Config, mesh: MeshConfig, port_id: int,
-                    undo: ExitStack) -> AttachedMesh:
+    def _start_mesh(
+        self, config: Config, mesh: MeshConfig, port_id: int, undo: ExitStack
+    ) -> AttachedMesh:
         with explained(Place(config.file, "mesh.listen")):
             plug = self._maker.mesh(port_id, mesh, self, len(self._workers))
             undo.callback(plug.close)

@@ -17,7 +17,7 @@ log = logging.getLogger("vsw.tap")
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454CA, 0x400454D0, 0x400454D8
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN = 1, 2, 4, 8
-VNET_HDR_BYTES = 12            # struct virtio_net_hdr_mrg_rxbuf
+VNET_HDR_BYTES = 12  # struct virtio_net_hdr_mrg_rxbuf
 # linux/sockios.h, linux/if.h
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFMTU, IFF_UP = 0x8913, 0x8914, 0x8922, 1
 
@@ -67,8 +67,11 @@ def open_tap(interface: str, place: Place) -> int:
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as e:
-        raise UserError(f"cannot open /dev/net/tun: {e.strerror}",
-                        "load the module tun, and give this user access", place) from None
+        raise UserError(
+            f"cannot open /dev/net/tun: {e.strerror}",
+            "load the module tun, and give this user access",
+            place,
+        ) from None
     flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
     offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
     try:
@@ -80,7 +83,7 @@ def open_tap(interface: str, place: Place) -> int:
         remedy = {
             errno.EBUSY: "stop the other program that uses it, or choose another interface",
             errno.EPERM: f"run as root, or: ip tuntap add {interface} mode tap vnet_hdr "
-                         f"user {os.geteuid()}",
+            f"user {os.geteuid()}",
         }.get(e.errno or 0, "choose another name, or remove the interface of that name")
         raise UserError(f"cannot attach to {interface}: {e.strerror}", remedy, place) from None
     return fd
@@ -97,8 +100,12 @@ def set_up(interface: str, mtu_bytes: int) -> None:
             fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sH22x", name, flags | IFF_UP))
         except PermissionError:
             # A tap that root made for us: it is root's to bring up.
-            log.warning("%s: no permission to bring it up; run: ip link set %s up mtu %d",
-                        interface, interface, mtu_bytes)
+            log.warning(
+                "%s: no permission to bring it up; run: ip link set %s up mtu %d",
+                interface,
+                interface,
+                mtu_bytes,
+            )
 
 
 def link_state(interface: str) -> str:

@@ -6,23 +6,43 @@ from vswitch.tables import duration, fields, join, table
 
 
 def status(answer: dict[str, Any]) -> str:
-    parts = [fields([
-        ("version", answer["version"]),
-        ("pid", answer["pid"]),
-        ("up", duration(answer["uptime_s"])),
-        ("config", answer["config"]),
-        ("idle", answer["idle"]),
-    ])]
-    parts.append(table(
-        ("worker", "cpu", "node", "packets", "breaths", "busy", "sleeps"),
-        [(w["index"], w["cpu"], "-" if w["numa_node"] is None else w["numa_node"], w["packets"],
-          w["breaths"], w["busy_breaths"], w["sleeps"]) for w in answer["workers"]],
-    ))
-    parts.append(table(
-        ("bridge", "mtu", "macs", "router mac", "subnets"),
-        [(b["name"], b["mtu"], b["macs"], b["router_mac"], join(b["subnets"]))
-         for b in answer["bridges"]],
-    ))
+    parts = [
+        fields(
+            [
+                ("version", answer["version"]),
+                ("pid", answer["pid"]),
+                ("up", duration(answer["uptime_s"])),
+                ("config", answer["config"]),
+                ("idle", answer["idle"]),
+            ]
+        )
+    ]
+    parts.append(
+        table(
+            ("worker", "cpu", "node", "packets", "breaths", "busy", "sleeps"),
+            [
+                (
+                    w["index"],
+                    w["cpu"],
+                    "-" if w["numa_node"] is None else w["numa_node"],
+                    w["packets"],
+                    w["breaths"],
+                    w["busy_breaths"],
+                    w["sleeps"],
+                )
+                for w in answer["workers"]
+            ],
+        )
+    )
+    parts.append(
+        table(
+            ("bridge", "mtu", "macs", "router mac", "subnets"),
+            [
+                (b["name"], b["mtu"], b["macs"], b["router_mac"], join(b["subnets"]))
+                for b in answer["bridges"]
+            ],
+        )
+    )
     parts.append(ports(answer["ports"]))
     mesh = answer["mesh"]
     if mesh is not None:
@@ -34,8 +54,20 @@ def status(answer: dict[str, Any]) -> str:
 def ports(answer: list[dict[str, Any]]) -> str:
     return table(
         ("bridge", "port", "type", "state", "workers", "rx", "tx", "drops", "addresses"),
-        [(p["bridge"], p["name"], p["type"], p["state"], join(p["workers"]), p["rx_packets"],
-          p["tx_packets"], p["drops"], join(p["addresses"])) for p in answer],
+        [
+            (
+                p["bridge"],
+                p["name"],
+                p["type"],
+                p["state"],
+                join(p["workers"]),
+                p["rx_packets"],
+                p["tx_packets"],
+                p["drops"],
+                join(p["addresses"]),
+            )
+            for p in answer
+        ],
     )
 
 
@@ -51,20 +83,23 @@ def stats(answer: dict[str, Any]) -> str:
     blocks = []
     for port in answer["ports"]:
         name = f"{port['bridge']}/{port['name']}" if port["bridge"] else port["name"]
-        values = [(key, value) for key, value in port.items()
-                  if isinstance(value, int) and value]
+        values = [(key, value) for key, value in port.items() if isinstance(value, int) and value]
         values += [(f"drop {reason}", count) for reason, count in port["drops"].items()]
         width = max((len(key) for key, _ in values), default=0)
-        blocks.append("\n".join(
-            [name, *(f"  {key:<{width}}  {value}" for key, value in values)]
-        ))
+        blocks.append("\n".join([name, *(f"  {key:<{width}}  {value}" for key, value in values)]))
     for worker in answer["workers"]:
-        values = [(key, value) for key, value in worker.items()
-                  if key != "index" and value is not None]
+        values = [
+            (key, value) for key, value in worker.items() if key != "index" and value is not None
+        ]
         width = max(len(key) for key, _ in values)
-        blocks.append("\n".join(
-            [f"worker {worker['index']}", *(f"  {key:<{width}}  {value}" for key, value in values)]
-        ))
+        blocks.append(
+            "\n".join(
+                [
+                    f"worker {worker['index']}",
+                    *(f"  {key:<{width}}  {value}" for key, value in values),
+                ]
+            )
+        )
     return "\n\n".join(blocks)
 
 
@@ -72,16 +107,23 @@ def mesh_peers(answer: list[dict[str, Any]]) -> str:
     rows = []
     for peer in answer:
         age_s = peer["last_handshake_s"]
-        rows.append((
-            peer["public_key"], peer["state"], peer["endpoint"] or "-",
-            "never" if age_s is None else f"{duration(int(age_s))} ago",
-            peer["rx_bytes"], peer["tx_bytes"], join(peer["addresses"]),
-        ))
+        rows.append(
+            (
+                peer["public_key"],
+                peer["state"],
+                peer["endpoint"] or "-",
+                "never" if age_s is None else f"{duration(int(age_s))} ago",
+                peer["rx_bytes"],
+                peer["tx_bytes"],
+                join(peer["addresses"]),
+            )
+        )
     return table(
         ("peer", "state", "endpoint", "handshake", "rx bytes", "tx bytes", "addresses"), rows
     )
 
 
 def mesh_routes(answer: list[dict[str, Any]]) -> str:
-    return table(("prefix", "kind", "owner"),
-                 [(r["prefix"], r["kind"], r["owner"]) for r in answer])
+    return table(
+        ("prefix", "kind", "owner"), [(r["prefix"], r["kind"], r["owner"]) for r in answer]
+    )

@@ -47,7 +47,9 @@ class Daemon:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 self._command,
-                cwd=ROOT, stderr=log, env={**environment(), "NOTIFY_SOCKET": str(notify)},
+                cwd=ROOT,
+                stderr=log,
+                env={**environment(), "NOTIFY_SOCKET": str(notify)},
             )
 
     def wait(self, word: str) -> str:

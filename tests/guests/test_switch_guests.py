@@ -37,9 +37,13 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def guests(daemon: Daemon, tmp_path: Path) -> Iterator[list[UmlGuest]]:
     with ExitStack() as stack:
         yield [
-            stack.enter_context(UmlGuest(
-                f"sw{i}", nics=[VhostUser(str(tmp_path / f"vm{i}.sock"))],
-                addresses=[f"10.5.0.{i}/24"]))
+            stack.enter_context(
+                UmlGuest(
+                    f"sw{i}",
+                    nics=[VhostUser(str(tmp_path / f"vm{i}.sock"))],
+                    addresses=[f"10.5.0.{i}/24"],
+                )
+            )
             for i in (1, 2)
         ]
 
@@ -72,8 +76,11 @@ def test_large_frames_pass_whole(daemon: Daemon, guests: list[UmlGuest]) -> None
 
 def test_a_reload_loses_no_packet(daemon: Daemon, guests: list[UmlGuest]) -> None:
     result: list[str] = []
-    pinging = threading.Thread(target=lambda: result.append(
-        guests[0].check("ping -c 100 -i 0.02 -W 5 10.5.0.2", timeout_s=30)))
+    pinging = threading.Thread(
+        target=lambda: result.append(
+            guests[0].check("ping -c 100 -i 0.02 -W 5 10.5.0.2", timeout_s=30)
+        )
+    )
     pinging.start()
     try:
         for text in (TWO + THIRD, TWO, TWO.replace("10.5.0.0/24", "10.5.0.0/16"), TWO):
@@ -85,7 +92,8 @@ def test_a_reload_loses_no_packet(daemon: Daemon, guests: list[UmlGuest]) -> Non
 
 
 def test_two_silent_guests_cost_less_than_one_percent(
-        daemon: Daemon, guests: list[UmlGuest]) -> None:
+    daemon: Daemon, guests: list[UmlGuest]
+) -> None:
     guests[0].check("ping -c 3 -i 0.05 -W 5 10.5.0.2")
     seconds, tick_s = 5.0, 0.01
     before = daemon.cpu_s()
@@ -95,12 +103,16 @@ def test_two_silent_guests_cost_less_than_one_percent(
 
 
 def test_a_guest_that_is_killed_can_come_again(
-        daemon: Daemon, guests: list[UmlGuest], tmp_path: Path) -> None:
+    daemon: Daemon, guests: list[UmlGuest], tmp_path: Path
+) -> None:
     guests[1].stop()
-    until(lambda: [row["state"] for row in daemon.ask("ports")] == ["connected", "listening"],
-          "the port listening again")
-    with UmlGuest("sw2b", nics=[VhostUser(str(tmp_path / "vm2.sock"))],
-                  addresses=["10.5.0.2/24"]) as again:
+    until(
+        lambda: [row["state"] for row in daemon.ask("ports")] == ["connected", "listening"],
+        "the port listening again",
+    )
+    with UmlGuest(
+        "sw2b", nics=[VhostUser(str(tmp_path / "vm2.sock"))], addresses=["10.5.0.2/24"]
+    ) as again:
         assert "5 received" in again.check("ping -c 5 -i 0.05 -W 5 10.5.0.1")
 
 
@@ -111,16 +123,26 @@ def test_qemu_survives_a_killed_switch(tmp_path: Path) -> None:
     interval_s, wait_s = 0.1, 2.0
     with running(file) as daemon, ExitStack() as stack:
         one, _ = [
-            stack.enter_context(QemuGuest(
-                f"swq{i}", addresses=[f"10.5.0.{i}/24"],
-                nics=[VhostUser(str(tmp_path / f"vm{i}.sock"), server=True,
-                                mac=f"52:54:00:00:00:0{i}")]))
+            stack.enter_context(
+                QemuGuest(
+                    f"swq{i}",
+                    addresses=[f"10.5.0.{i}/24"],
+                    nics=[
+                        VhostUser(
+                            str(tmp_path / f"vm{i}.sock"), server=True, mac=f"52:54:00:00:00:0{i}"
+                        )
+                    ],
+                )
+            )
             for i in (1, 2)
         ]
         assert "3 received" in one.check("ping -c 3 -i 0.2 -W 5 10.5.0.2", timeout_s=30)
         result: list[str] = []
-        pinging = threading.Thread(target=lambda: result.append(
-            one.run(f"ping -c 60 -i {interval_s} -W 2 10.5.0.2", timeout_s=60).stdout))
+        pinging = threading.Thread(
+            target=lambda: result.append(
+                one.run(f"ping -c 60 -i {interval_s} -W 2 10.5.0.2", timeout_s=60).stdout
+            )
+        )
         before = int(str(port(daemon, "vm1")["rx_packets"]))
         pinging.start()
         try:

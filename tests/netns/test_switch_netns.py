@@ -31,15 +31,16 @@ pytestmark = pytest.mark.skipif(
 )
 
 PORT = 7400
-MARKER = "6d6573687377697463682d6d61726b21"      # "meshswitch-mark!", ping's longest pattern
+MARKER = "6d6573687377697463682d6d61726b21"  # "meshswitch-mark!", ping's longest pattern
 SEEDS = [bytes([number]) * 32 for number in (1, 2)]
 
 
 def sh(command: str) -> str:
     """Echoes, so that a failed test tells what was done."""
     print(f"+ {command}", file=sys.stderr)
-    result = subprocess.run(command.split(), capture_output=True, text=True, timeout=60,
-                            check=False)
+    result = subprocess.run(
+        command.split(), capture_output=True, text=True, timeout=60, check=False
+    )
     assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
     return result.stdout
 
@@ -105,7 +106,7 @@ def captured(file: Path) -> tuple[bytes, int]:
     with PcapReader(str(file)) as packets:
         for packet in packets:
             if packet.haslayer(ARP) or packet.payload.name == "IPv6":
-                continue        # the wire's own neighbour discovery
+                continue  # the wire's own neighbour discovery
             assert packet.haslayer(UDP), packet.summary()
             assert (packet[UDP].sport, packet[UDP].dport) == (PORT, PORT), packet.summary()
             count += 1
@@ -117,7 +118,9 @@ def test_two_hosts_are_one_subnet(hosts: list[Host], tmp_path: Path) -> None:
     capture = tmp_path / "wire.pcap"
     tcpdump = subprocess.Popen(
         ["ip", "netns", "exec", b.netns, "tcpdump", "-U", "-n", "-i", "wire", "-w", str(capture)],
-        stderr=subprocess.DEVNULL, env=environment(), cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+        cwd=ROOT,
     )
     try:
         until(lambda: capture.exists() and capture.stat().st_size > 0, "tcpdump's start")
@@ -142,8 +145,29 @@ def test_a_packet_larger_than_the_path_is_told_so(hosts: list[Host]) -> None:
     sh(f"ip -n {a.netns} link set vsw0 mtu 1500")
     a.run("ping -c 1 -W 5 10.5.0.2")
     result = subprocess.run(
-        ["ip", "netns", "exec", a.netns, "ping", "-M", "do", "-c", "2", "-i", "0.1", "-W", "5",
-         "-s", "1460", "10.5.0.2"], capture_output=True, text=True, timeout=60, check=False)
+        [
+            "ip",
+            "netns",
+            "exec",
+            a.netns,
+            "ping",
+            "-M",
+            "do",
+            "-c",
+            "2",
+            "-i",
+            "0.1",
+            "-W",
+            "5",
+            "-s",
+            "1460",
+            "10.5.0.2",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert result.returncode == 1
     assert "mtu=1400" in result.stdout + result.stderr or "mtu = 1400" in result.stdout
 
@@ -153,8 +177,27 @@ def test_a_foreign_source_does_not_pass(hosts: list[Host]) -> None:
     a.run("ping -c 1 -W 5 10.5.0.2")
     sh(f"ip -n {a.netns} address add 10.5.0.77/24 dev vsw0")
     result = subprocess.run(
-        ["ip", "netns", "exec", a.netns, "ping", "-c", "2", "-i", "0.1", "-W", "0.5",
-         "-I", "10.5.0.77", "10.5.0.2"], capture_output=True, text=True, timeout=60, check=False)
+        [
+            "ip",
+            "netns",
+            "exec",
+            a.netns,
+            "ping",
+            "-c",
+            "2",
+            "-i",
+            "0.1",
+            "-W",
+            "0.5",
+            "-I",
+            "10.5.0.77",
+            "10.5.0.2",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert result.returncode == 1
     drops = {port["name"]: port["drops"] for port in a.daemon.ask("stats")["ports"]}
     assert drops["host"]["source"] >= 2
@@ -166,7 +209,7 @@ def test_a_session_outlives_a_reload_and_a_restart_makes_a_new_one(hosts: list[H
     a, b = hosts
     a.run("ping -c 1 -W 5 10.5.0.2")
     (before,) = a.daemon.ask("mesh", "peers")
-    more = config(1) + '[bridges.br1]\n'
+    more = config(1) + "[bridges.br1]\n"
     assert a.daemon.reload(more).startswith("running")
     (after,) = a.daemon.ask("mesh", "peers")
     assert after["last_handshake_s"] >= before["last_handshake_s"]

@@ -17,16 +17,59 @@ from tests.fakes.configs import write_files
 from vswitch import cli, tables, views
 
 STATUS = {
-    "version": "0.1.0", "pid": 7, "uptime_s": 3725, "config": "/etc/a.toml", "idle": "adaptive",
-    "workers": [{"index": 0, "cpu": 1, "numa_node": None, "packets": 5, "breaths": 9,
-                 "busy_breaths": 4, "sleeps": 2}],
-    "bridges": [{"name": "br0", "mtu": 1400, "macs": 2, "router_mac": "02:00:00:00:00:01",
-                 "subnets": ["10.5.0.0/24"]}],
-    "ports": [{"bridge": "br0", "name": "vm1", "type": "vhost-user", "state": "connected",
-               "workers": [0], "rx_packets": 3, "tx_packets": 4, "drops": 0, "addresses": []}],
-    "mesh": {"listen": "0.0.0.0:7400", "public_key": "K" * 44, "peers": [
-        {"public_key": "P" * 44, "state": "connected", "endpoint": None, "last_handshake_s": 65.2,
-         "rx_bytes": 1, "tx_bytes": 2, "addresses": ["10.5.0.2/32"]}]},
+    "version": "0.1.0",
+    "pid": 7,
+    "uptime_s": 3725,
+    "config": "/etc/a.toml",
+    "idle": "adaptive",
+    "workers": [
+        {
+            "index": 0,
+            "cpu": 1,
+            "numa_node": None,
+            "packets": 5,
+            "breaths": 9,
+            "busy_breaths": 4,
+            "sleeps": 2,
+        }
+    ],
+    "bridges": [
+        {
+            "name": "br0",
+            "mtu": 1400,
+            "macs": 2,
+            "router_mac": "02:00:00:00:00:01",
+            "subnets": ["10.5.0.0/24"],
+        }
+    ],
+    "ports": [
+        {
+            "bridge": "br0",
+            "name": "vm1",
+            "type": "vhost-user",
+            "state": "connected",
+            "workers": [0],
+            "rx_packets": 3,
+            "tx_packets": 4,
+            "drops": 0,
+            "addresses": [],
+        }
+    ],
+    "mesh": {
+        "listen": "0.0.0.0:7400",
+        "public_key": "K" * 44,
+        "peers": [
+            {
+                "public_key": "P" * 44,
+                "state": "connected",
+                "endpoint": None,
+                "last_handshake_s": 65.2,
+                "rx_bytes": 1,
+                "tx_bytes": 2,
+                "addresses": ["10.5.0.2/32"],
+            }
+        ],
+    },
 }
 
 
@@ -93,13 +136,26 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_file_that_is_not_there(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "/nowhere/vsw.toml") == 2
     assert capsys.readouterr().err == (
-        "vsw: /nowhere/vsw.toml: there is no such file; name a configuration file\n")
+        "vsw: /nowhere/vsw.toml: there is no such file; name a configuration file\n"
+    )
 
 
-@pytest.mark.parametrize("arguments", [
-    [], ["strat"], ["run"], ["check"], ["status", "--jsn"], ["status", "--control"], ["mesh"],
-    ["mesh", "pears"], ["keygen", "a", "b"], ["run", "a", "--js"],
-], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["strat"],
+        ["run"],
+        ["check"],
+        ["status", "--jsn"],
+        ["status", "--control"],
+        ["mesh"],
+        ["mesh", "pears"],
+        ["keygen", "a", "b"],
+        ["run", "a", "--js"],
+    ],
+    ids=" ".join,
+)
 def test_a_wrong_command_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 2
     out = capsys.readouterr()
@@ -108,11 +164,12 @@ def test_a_wrong_command_line(arguments: list[str], capsys: pytest.CaptureFixtur
     assert "--help" in out.err
 
 
-@pytest.mark.parametrize("command", [
-    ["status"], ["ports"], ["fdb"], ["stats"], ["mesh", "peers"], ["mesh", "routes"]],
-    ids=" ".join)
-def test_no_daemon(
-        command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [["status"], ["ports"], ["fdb"], ["stats"], ["mesh", "peers"], ["mesh", "routes"]],
+    ids=" ".join,
+)
+def test_no_daemon(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "none.sock"
     assert run(*command, "--control", str(path)) == 2
     message = capsys.readouterr().err
@@ -150,10 +207,14 @@ def answering(path: Path, answer: bytes) -> Iterator[None]:
             thread.join()
 
 
-@pytest.mark.parametrize("answer", [b"", b"hello\n", b'{"ok": false, "error": "no such"}\n'],
-                         ids=["nothing", "no JSON", "refusal"])
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"hello\n", b'{"ok": false, "error": "no such"}\n'],
+    ids=["nothing", "no JSON", "refusal"],
+)
 def test_a_strange_daemon(
-        answer: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "c.sock"
     with answering(path, answer):
         assert run("status", "--control", str(path)) == 2
@@ -161,8 +222,8 @@ def test_a_strange_daemon(
 
 
 def test_the_control_socket_from_the_environment(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "c.sock"
     monkeypatch.setenv("VSW_CONTROL", str(path))
     with answering(path, json.dumps({"ok": True, "result": STATUS}).encode() + b"\n"):
@@ -180,20 +241,28 @@ def test_status_as_text() -> None:
 
 
 def test_stats_as_text() -> None:
-    port = {"bridge": "br0", "name": "vm1", "rx_packets": 10, "tx_packets": 0,
-            "drops": {"no_route": 2}}
+    port = {
+        "bridge": "br0",
+        "name": "vm1",
+        "rx_packets": 10,
+        "tx_packets": 0,
+        "drops": {"no_route": 2},
+    }
     worker = {"index": 0, "cpu": 1, "numa_node": None, "sleeps": 0}
     assert views.stats({"ports": [port], "workers": [worker]}) == (
-        "br0/vm1\n  rx_packets     10\n  drop no_route  2\n\nworker 0\n  cpu     1\n  sleeps  0")
+        "br0/vm1\n  rx_packets     10\n  drop no_route  2\n\nworker 0\n  cpu     1\n  sleeps  0"
+    )
 
 
 def test_tables_are_aligned() -> None:
     assert tables.table(("name", "n"), [("a", 5), ("bcdefg", 123)]) == (
-        "name      n\na         5\nbcdefg  123")
+        "name      n\na         5\nbcdefg  123"
+    )
     assert tables.table(("name", "n"), []) == "name  n"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [
-    (0, "0s"), (59, "59s"), (60, "1m0s"), (3725, "1h2m"), (90061, "1d1h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (59, "59s"), (60, "1m0s"), (3725, "1h2m"), (90061, "1d1h")]
+)
 def test_durations(seconds: int, text: str) -> None:
     assert tables.duration(seconds) == text

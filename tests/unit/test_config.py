@@ -26,7 +26,12 @@ def test_everything_said(tmp_path: Path) -> None:
     )
     vm1, vm2 = bridge.ports
     assert vm1 == VhostUserPort(
-        "vm1", str(tmp_path / "vm1.sock"), "client", 0o660, None, None,
+        "vm1",
+        str(tmp_path / "vm1.sock"),
+        "client",
+        0o660,
+        None,
+        None,
         (ip_network("10.5.0.1/32"), ip_network("fd00:5::1/128")),
     )
     assert vm2 == VhostUserPort(
@@ -45,8 +50,12 @@ def test_everything_said(tmp_path: Path) -> None:
 
 def test_everything_left_out() -> None:
     assert parse({"bridges": {"br0": {}}}, "/etc/vsw.toml") == Config(
-        "/etc/vsw.toml", Control("/run/vsw/vsw.sock", 0o600, None), Workers((), "adaptive"),
-        (Bridge("br0", (), 1400, 300, 8192, ()),), None, None,
+        "/etc/vsw.toml",
+        Control("/run/vsw/vsw.sock", 0o600, None),
+        Workers((), "adaptive"),
+        (Bridge("br0", (), 1400, 300, 8192, ()),),
+        None,
+        None,
     )
 
 
@@ -54,11 +63,11 @@ def test_a_tap(tmp_path: Path) -> None:
     port = {"type": "tap", "interface": "fifteen-letters", "addresses": ["10.5.0.9"]}
     config = parse({"bridges": {"br0": {"ports": {"host": port}}}}, "/x")
     assert config.bridges[0].ports == (
-        TapPort("host", "fifteen-letters", (ip_network("10.5.0.9/32"),)),)
+        TapPort("host", "fifteen-letters", (ip_network("10.5.0.9/32"),)),
+    )
 
 
-def test_paths_are_relative_to_the_file(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_files(tmp_path)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -80,35 +89,57 @@ def owners(*, port: str, peers: list[str], subnets: list[str], tmp_path: Path) -
     """A configuration in which these own addresses."""
     write_files(tmp_path)
     keys = [Identity(bytes([10 + i]) * 32).public_key for i in range(len(peers))]
-    return parse({
-        "bridges": {"br0": {"subnets": subnets, "ports": {"p": {
-            "type": "tap", "interface": "t0", "addresses": [port]}}}},
-        "mesh": {"listen": "127.0.0.1:7400", "private_key_file": "own.key", "peers": [
-            {"public_key": encode_key(key), "addresses": [network]}
-            for key, network in zip(keys, peers, strict=True)]},
-    }, str(tmp_path / "vsw.toml"))
+    return parse(
+        {
+            "bridges": {
+                "br0": {
+                    "subnets": subnets,
+                    "ports": {"p": {"type": "tap", "interface": "t0", "addresses": [port]}},
+                }
+            },
+            "mesh": {
+                "listen": "127.0.0.1:7400",
+                "private_key_file": "own.key",
+                "peers": [
+                    {"public_key": encode_key(key), "addresses": [network]}
+                    for key, network in zip(keys, peers, strict=True)
+                ],
+            },
+        },
+        str(tmp_path / "vsw.toml"),
+    )
 
 
-@pytest.mark.parametrize("peers", [
-    ["0.0.0.0/0"], ["10.0.0.0/8", "10.6.0.0/16"], ["10.5.0.2/32", "0.0.0.0/0", "10.0.0.0/8"],
-    ["::/0", "fd00::/8"],
-], ids=str)
+@pytest.mark.parametrize(
+    "peers",
+    [
+        ["0.0.0.0/0"],
+        ["10.0.0.0/8", "10.6.0.0/16"],
+        ["10.5.0.2/32", "0.0.0.0/0", "10.0.0.0/8"],
+        ["::/0", "fd00::/8"],
+    ],
+    ids=str,
+)
 def test_a_gateway_may_own_what_is_around_the_subnet(peers: list[str], tmp_path: Path) -> None:
     config = owners(port="10.5.0.1/32", peers=peers, subnets=["10.5.0.0/24"], tmp_path=tmp_path)
     assert config.mesh is not None
     assert [str(peer.addresses[0]) for peer in config.mesh.peers] == peers
 
 
-@pytest.mark.parametrize(("port", "peers"), [
-    ("10.5.0.1/32", ["10.5.0.0/24"]),
-    ("10.5.0.1/32", ["10.5.0.0/25"]),
-    ("10.5.0.0/28", ["10.5.0.1/32"]),
-    ("10.5.0.1/32", ["10.5.0.2/32", "10.5.0.2/32"]),
-    ("10.5.0.1/32", ["0.0.0.0/0", "0.0.0.0/0"]),
-    ("10.5.0.1/32", ["10.0.0.0/8", "10.5.0.64/26", "10.5.0.65/32"]),
-])
+@pytest.mark.parametrize(
+    ("port", "peers"),
+    [
+        ("10.5.0.1/32", ["10.5.0.0/24"]),
+        ("10.5.0.1/32", ["10.5.0.0/25"]),
+        ("10.5.0.0/28", ["10.5.0.1/32"]),
+        ("10.5.0.1/32", ["10.5.0.2/32", "10.5.0.2/32"]),
+        ("10.5.0.1/32", ["0.0.0.0/0", "0.0.0.0/0"]),
+        ("10.5.0.1/32", ["10.0.0.0/8", "10.5.0.64/26", "10.5.0.65/32"]),
+    ],
+)
 def test_inside_the_subnet_each_address_has_one_owner(
-        port: str, peers: list[str], tmp_path: Path) -> None:
+    port: str, peers: list[str], tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="overlaps"):
         owners(port=port, peers=peers, subnets=["10.5.0.0/24"], tmp_path=tmp_path)
 

@@ -94,8 +94,10 @@ def test_what_it_says_of_itself(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_sockets_have_their_modes(daemon: Daemon, tmp_path: Path) -> None:
-    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode)
-             for name in ("control.sock", "vm2.sock")}
+    modes = {
+        name: stat.S_IMODE((tmp_path / name).stat().st_mode)
+        for name in ("control.sock", "vm2.sock")
+    }
     assert modes == {"control.sock": 0o600, "vm2.sock": 0o660}
 
 
@@ -128,7 +130,8 @@ def test_after_a_kill_it_starts_again(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_reload_starts_what_is_new_and_leaves_the_rest(
-        daemon: Daemon, tmp_path: Path, right: str) -> None:
+    daemon: Daemon, tmp_path: Path, right: str
+) -> None:
     with front_end(tmp_path) as guest:
         until(lambda: port_state(daemon, "vm2") == "connected", "vm2 connected")
         assert daemon.reload(right + NEW_PORT).startswith("running")
@@ -153,7 +156,8 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_reload_with_a_wrong_file_changes_nothing(
-        daemon: Daemon, tmp_path: Path, name: str) -> None:
+    daemon: Daemon, tmp_path: Path, name: str
+) -> None:
     text, says = WRONG[name]
     with front_end(tmp_path) as guest:
         until(lambda: port_state(daemon, "vm2") == "connected", "vm2 connected")
@@ -169,8 +173,7 @@ def test_reload_with_a_wrong_file_changes_nothing(
     assert says in daemon.log.read_text()
 
 
-def test_reload_that_fails_on_the_way_is_undone(
-        daemon: Daemon, tmp_path: Path, right: str) -> None:
+def test_reload_that_fails_on_the_way_is_undone(daemon: Daemon, tmp_path: Path, right: str) -> None:
     """The file is right, but a socket that it wants is another program's."""
     with front_end(tmp_path) as guest, socket.socket(socket.AF_UNIX) as other:
         until(lambda: port_state(daemon, "vm2") == "connected", "vm2 connected")
@@ -194,7 +197,8 @@ def test_reload_moves_the_control_socket(daemon: Daemon, tmp_path: Path, right: 
 
 
 def test_reload_changes_who_may_use_the_control_socket(
-        daemon: Daemon, tmp_path: Path, right: str) -> None:
+    daemon: Daemon, tmp_path: Path, right: str
+) -> None:
     assert daemon.reload('control_mode = "0666"\n' + right).startswith("running")
     assert stat.S_IMODE(daemon.control.stat().st_mode) == 0o666
     wrong = right.replace("vm1.sock", "none/vm1.sock")
@@ -217,8 +221,15 @@ def converse(daemon: Daemon, *lines: bytes) -> list[bytes]:
 
 
 def test_nonsense_on_the_control_socket(daemon: Daemon) -> None:
-    answers = converse(daemon, b"\n", b"[]\n", b'{"command": 5}\n', b'{"command": "quit"}\n',
-                       b"\xff\xfe\n", b'{"command": "status"}\n')
+    answers = converse(
+        daemon,
+        b"\n",
+        b"[]\n",
+        b'{"command": 5}\n',
+        b'{"command": "quit"}\n',
+        b"\xff\xfe\n",
+        b'{"command": "status"}\n',
+    )
     assert [json.loads(answer)["ok"] for answer in answers] == [False] * 5 + [True]
     assert b"known: status, ports" in answers[3]
     with socket.socket(socket.AF_UNIX) as s:
@@ -232,7 +243,12 @@ def test_nonsense_on_the_control_socket(daemon: Daemon) -> None:
 def test_a_second_daemon_is_refused(daemon: Daemon, tmp_path: Path) -> None:
     second = subprocess.run(
         [sys.executable, "-m", "vswitch.cli", "run", str(tmp_path / "vsw.toml")],
-        cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False, env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+        env=environment(),
     )
     assert second.returncode == 2
     assert "vsw.toml: control: another daemon answers" in second.stderr
@@ -253,6 +269,7 @@ def test_an_idle_daemon_uses_less_than_one_percent(daemon: Daemon, tmp_path: Pat
 def test_workers_that_poll_never_sleep(tmp_path: Path, right: str) -> None:
     (tmp_path / "vsw.toml").write_text(right.replace('"adaptive"', '"poll"'))
     with running(tmp_path / "vsw.toml") as daemon:
+
         def sleeps_breaths() -> tuple[int, int]:
             (worker,) = daemon.ask("stats")["workers"]
             return worker["sleeps"], worker["breaths"]
@@ -263,8 +280,7 @@ def test_workers_that_poll_never_sleep(tmp_path: Path, right: str) -> None:
 
 
 def test_an_ordinary_user_runs_it() -> None:
-    with (tempfile.TemporaryDirectory(prefix="vsw-test-") as name,
-          tempfile.TemporaryFile() as log):
+    with tempfile.TemporaryDirectory(prefix="vsw-test-") as name, tempfile.TemporaryFile() as log:
         directory = Path(name).resolve()
         file = write_files(directory)
         file.write_text(changed(LISTEN, f'"127.0.0.1:{free_udp_port()}"'))

@@ -57,22 +57,27 @@ def test_addresses_change_without_the_port_noticing(switch: Switch, maker: Maker
 
 
 def test_removed_ports_are_closed_and_their_number_is_used_again(
-        switch: Switch, maker: Maker) -> None:
+    switch: Switch, maker: Maker
+) -> None:
     switch.apply(TWO)
     switch.apply(config(bridge(vm("vm2"))))
     assert maker.events[-1] == "close vm1"
     switch.apply(config(bridge(vm("vm2"), vm("vm9"))))
-    assert {name: p.port_id for (_, name), p in switch.state.ports.items()} == {
-        "vm2": 1, "vm9": 0}
+    assert {name: p.port_id for (_, name), p in switch.state.ports.items()} == {"vm2": 1, "vm9": 0}
 
 
-@pytest.mark.parametrize("changed", [
-    config(bridge(vm("vm1", mode="client"), vm("vm2"))),
-    config(bridge(vm("vm1", path="/else"), vm("vm2"))),
-    config(bridge(TapPort("vm1", "tap1", ()), vm("vm2"))),
-], ids=["mode", "path", "type"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        config(bridge(vm("vm1", mode="client"), vm("vm2"))),
+        config(bridge(vm("vm1", path="/else"), vm("vm2"))),
+        config(bridge(TapPort("vm1", "tap1", ()), vm("vm2"))),
+    ],
+    ids=["mode", "path", "type"],
+)
 def test_a_changed_port_is_another_with_the_same_number(
-        switch: Switch, maker: Maker, changed: Config) -> None:
+    switch: Switch, maker: Maker, changed: Config
+) -> None:
     switch.apply(TWO)
     before = plugs(switch)
     switch.apply(changed)
@@ -108,16 +113,19 @@ def test_a_larger_mac_table_is_another(switch: Switch, maker: Maker) -> None:
 # ---- undo
 
 
-@pytest.mark.parametrize("error", [
-    VhostError("the socket is taken"), UserError("wrong", "do better")], ids=["vhost", "user"])
+@pytest.mark.parametrize(
+    "error",
+    [VhostError("the socket is taken"), UserError("wrong", "do better")],
+    ids=["vhost", "user"],
+)
 def test_a_failed_start_leaves_everything_as_it_was(
-        switch: Switch, maker: Maker, error: Exception) -> None:
+    switch: Switch, maker: Maker, error: Exception
+) -> None:
     switch.apply(TWO)
     state = switch.state
     maker.fail["start vm4"] = error
     with pytest.raises(UserError) as caught:
-        switch.apply(config(bridge(vm("vm1"), vm("vm3"), vm("vm4")),
-                            bridge(name="br1")))
+        switch.apply(config(bridge(vm("vm1"), vm("vm3"), vm("vm4")), bridge(name="br1")))
     assert str(error) in str(caught.value)
     assert switch.state == state
     assert maker.events[2:] == ["start vm3", "start vm4", "close vm4", "close vm3"]
@@ -140,8 +148,14 @@ def test_a_closed_port_comes_back_when_its_successor_fails(switch: Switch, maker
     after = plugs(switch)
     assert list(after) == ["vm1", "vm2"]
     assert after["vm2"] is before["vm2"]
-    assert maker.events[2:] == ["start vm3", "close vm1", "start renamed", "close renamed",
-                                "close vm3", "start vm1"]
+    assert maker.events[2:] == [
+        "start vm3",
+        "close vm1",
+        "start renamed",
+        "close renamed",
+        "close vm3",
+        "start vm1",
+    ]
     assert after["vm1"].c_rxqs
     assert switch.worker_of(after["vm1"].c_rxqs[0]) == 0
 
@@ -209,8 +223,12 @@ def test_numbers_are_kept_and_not_given_away_in_the_same_change() -> None:
 
 def test_router_macs_are_local_unicast_stable_and_different() -> None:
     one = config(mesh=mesh_of())
-    macs = {router_mac(one, "br0"), router_mac(one, "br1"),
-            router_mac(config(mesh=mesh_of(), key=KEYS[4]), "br0"), router_mac(config(), "br0")}
+    macs = {
+        router_mac(one, "br0"),
+        router_mac(one, "br1"),
+        router_mac(config(mesh=mesh_of(), key=KEYS[4]), "br0"),
+        router_mac(config(), "br0"),
+    }
     assert len(macs) == 4
     assert all(mac[0] & 3 == 2 and len(mac) == 6 for mac in macs)
     assert router_mac(one, "br0") == router_mac(one, "br0")

@@ -59,10 +59,14 @@ def test_a_failed_change_of_the_mesh_is_undone(switch: Switch, maker: Maker) -> 
     assert switch.state.config == old
 
 
-@pytest.mark.parametrize("new", [
-    config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1], port=7401)),
-    config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1]), key=KEYS[3]),
-], ids=["listen", "key"])
+@pytest.mark.parametrize(
+    "new",
+    [
+        config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1], port=7401)),
+        config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1]), key=KEYS[3]),
+    ],
+    ids=["listen", "key"],
+)
 def test_another_socket_or_key_is_another_mesh(switch: Switch, maker: Maker, new: Config) -> None:
     switch.apply(config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1])))
     before = switch.state.mesh
@@ -77,8 +81,14 @@ def test_the_old_mesh_comes_back_when_the_new_one_fails(switch: Switch, maker: M
     maker.fail["start mesh"] = ConfigError("port 7401 is taken", "choose another")
     with pytest.raises(UserError, match=r"mesh\.listen: port 7401 is taken; choose another"):
         switch.apply(config(bridge(vm("vm1")), mesh=mesh_of(KEYS[1], port=7401)))
-    assert maker.events == ["start vm1", "start mesh", "close mesh", "start mesh", "close mesh",
-                            "start mesh"]
+    assert maker.events == [
+        "start vm1",
+        "start mesh",
+        "close mesh",
+        "start mesh",
+        "close mesh",
+        "start mesh",
+    ]
     assert switch.state.mesh is not None
     assert switch.state.config == old
 

@@ -48,6 +48,8 @@ def cut_key(path: Path) -> None:
     path.write_text("AAAA\n")
 
 
+# A table: one case per entry, however long its lines would like to be.
+# fmt: off
 CASES = [
     # ---- form
     Case("no equals sign", 'control "x"\n', "line 1", ("not TOML", "correct that line")),
@@ -237,6 +239,7 @@ CASES = [
     Case("preshared key for the group", RIGHT, "mesh.peers[0].preshared_key_file",
          ("0640", "chmod 600"), lambda d: (d / "peer.psk").chmod(0o640)),
 ]
+# fmt: on
 
 
 def one_message(result: subprocess.CompletedProcess[str]) -> str:
@@ -248,8 +251,9 @@ def one_message(result: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-def check_in_process(file: Path, capsys: pytest.CaptureFixture[str]) -> (
-        subprocess.CompletedProcess[str]):
+def check_in_process(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> subprocess.CompletedProcess[str]:
     from vswitch.cli import main  # noqa: PLC0415 - only what needs it pays for it
 
     status = main(["check", str(file)])
@@ -295,6 +299,7 @@ class Denied:
     command: str = "check"
 
 
+# fmt: off
 DENIED = [
     Denied("server directory", changed("vm2.sock", "closed/vm2.sock"),
            "bridges.br0.ports.vm2.path", ("no permission", "closed", "another directory")),
@@ -321,6 +326,7 @@ DENIED = [
     Denied("tap without the right", port('type = "tap"\ninterface = "vswnone0"'),
            "bridges.br0.ports.more.interface", ("vswnone0", "ip tuntap add")),
 ]
+# fmt: on
 
 
 @pytest.fixture
