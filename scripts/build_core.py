@@ -1,7 +1,7 @@
 """Build _dataplane, the C of all packages in one cffi extension (API mode).
 
-setuptools calls it through setup.py.  By hand, `build_core.py DIR` makes a second build in DIR, with
-SANITIZE=address,undefined (any list of gcc's) instrumented.
+setuptools calls it through setup.py.  By hand, `build_core.py DIR` makes a second build in DIR,
+with SANITIZE=address,undefined (any list of gcc's) instrumented.
 
 One module, because a worker calls vhost and mesh ports as plain C.  The declarations are those of
 each package's abi.h, verbatim: cffi compares our sizes and offsets with the compiler's.
@@ -21,14 +21,16 @@ HEADERS = {
     "mesh": "mesh/core/mesh_abi.h",
 }
 PACKAGES = [package for package, header in HEADERS.items() if (ROOT / header).exists()]
+BY_HAND = __name__ == "__main__"
 LIBRARIES = ("IPSec_MB", "sodium")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wvla", "-Werror"]
 
 
 def files(pattern: str) -> list[str]:
-    """Paths of the C files or headers of all packages, relative to the root."""
+    """Paths of the C files or headers of all packages: relative to the root, as setuptools wants
+    them, but absolute by hand, as cffi compiles in DIR."""
     return sorted(
-        str(path.relative_to(ROOT))
+        str(path if BY_HAND else path.relative_to(ROOT))
         for package in PACKAGES
         for path in (ROOT / package / "core").glob(pattern)
     )
@@ -66,6 +68,5 @@ ffibuilder.set_source(
     py_limited_api=not os.environ.get("SANITIZE"),
 )
 
-if __name__ == "__main__":
-    os.chdir(ROOT)  # sources are named from the root
+if BY_HAND:
     print(ffibuilder.compile(tmpdir=sys.argv[1]))
