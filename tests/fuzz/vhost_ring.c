@@ -1,8 +1,8 @@
 /* vhost_ring.c - a hostile guest: whatever it writes into its rings, also while they are read.
  *
- * Invariant tested: every packet that comes out lies in the guest's memory, is as long as it says and
- * has offload fields that fit its headers; transmit takes every packet; a ring that breaks says why
- * and stays broken; nothing outside of the guest's memory is read or written (ASan, guard pages).
+ * Invariant tested: every packet that comes out lies in the guest's memory, is as long as it says
+ * and has offload fields that fit its headers; transmit takes every packet; a ring that breaks says
+ * why and stays broken; nothing outside of the guest's memory is read or written (ASan).
  *
  * Input: byte 0: features (bits 0 to 3), second thread on (bit 4); then operations:
  *     0 ring index u16:place u16:len flags next    a descriptor; place: see address_of()
@@ -182,7 +182,8 @@ static size_t operate(const uint8_t *d, size_t size, struct vhost_queue **queues
             return size;
         a = d[2];
         memcpy(avail_of(ring) + 4 + (avail_idx[ring]++ % NUM) * 2, &a, 2);
-        store_release((uint16_t *)(void *)(avail_of(ring) + 2), avail_idx[ring]); /* virtq_available */
+        /* pairs with virtq_available */
+        store_release((uint16_t *)(void *)(avail_of(ring) + 2), avail_idx[ring]);
         return 3;
     case 2: {
         size_t n = size > 4 ? min_u32(d[1], (uint32_t)size - 5) : 0;

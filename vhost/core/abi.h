@@ -1,11 +1,13 @@
 /* abi.h - what the vhost-user backend's C shares with Python: plain structs, enums and prototypes.
  *
- * Read by the compiler (through vhost_abi.h, which has the guard) and by cffi.  All functions are
- * the control thread's and return 0 or -errno unless they say otherwise.
+ * Read by the compiler (through vhost_abi.h, which has the guard) and by cffi.  Functions return 0
+ * or -errno unless they say otherwise.
  *
  * Life of a ring: vhost_queue_start(), list its rxq in a snapshot (guest's TX) or its queue in
- * vhost_port_set_tx() (guest's RX), and publish.  To stop it: unlist it, wait until every worker is past
- * that, read vhost_queue_status_read() for the index to resume from, vhost_queue_free().
+ * vhost_port_set_tx() (guest's RX), and publish.  To stop it: unlist it, wait until every worker is
+ * past that, read vhost_queue_status_read() for the index to resume from, vhost_queue_free().
+ *
+ * Threads:    the control thread; what says "any time" also while workers use the ring.
  */
 
 enum {
@@ -68,9 +70,9 @@ struct vhost_queue_status {
 /* ---- memory.c */
 
 /* Maps size_bytes of fd from offset on, as guest-physical address gpa and front-end address user.
- * -EINVAL: zero, overflowing; -EBADF: not a file that holds memory; -EFBIG: the file is
- * shorter; -EMFILE: more regions than the process may have; mmap's errors.  lost: set to 1 when the file shrinks
- * beneath the mapping, and event_fd becomes readable. */
+ * -EINVAL: zero, overflowing; -EBADF: not a file that holds memory; -EFBIG: the file is shorter;
+ * -EMFILE: more regions than the process may have; mmap's errors.  When the file shrinks beneath
+ * the mapping, the port's memory is lost: see vhost_port_memory_lost(). */
 int mem_region_map(struct port *p, int fd, uint64_t gpa, uint64_t size_bytes, uint64_t user,
                    uint64_t offset, struct mem_region **out);
 void mem_region_unmap(struct mem_region *r);
@@ -91,8 +93,8 @@ void vhost_port_reset(struct port *p);
 /* Pairs that the control queue may switch between, and what it is set to. */
 void vhost_port_set_max_pairs(struct port *p, uint32_t pairs);
 uint32_t vhost_port_pairs(const struct port *p);
-/* The guest's RX rings that transmit uses from now on; the former set is kept for those in the middle of it until
- * vhost_port_reap(), which is called when every worker is past this. */
+/* The guest's RX rings that transmit uses from now on; the former set is kept for those in the
+ * middle of it until vhost_port_reap(), which is called when every worker is past this. */
 int vhost_port_set_tx(struct port *p, struct vhost_queue *const *queues, uint32_t count);
 void vhost_port_reap(struct port *p);
 
@@ -106,6 +108,7 @@ void vhost_queue_free(struct vhost_queue *q);
 struct rxq *vhost_queue_rxq(struct vhost_queue *q);
 /* Any time. */
 void vhost_queue_enable(struct vhost_queue *q, uint32_t enabled);
-/* Any time; the former fd may be closed when every worker is past it.  Calls once, so that nothing is missed. */
+/* Any time; the former fd may be closed when every worker is past it.  Calls once, so that nothing
+ * is missed. */
 void vhost_queue_set_call(struct vhost_queue *q, int fd);
 void vhost_queue_status_read(const struct vhost_queue *q, struct vhost_queue_status *out);

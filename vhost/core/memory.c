@@ -66,7 +66,7 @@ int mem_region_map(struct port *p, int fd, uint64_t gpa, uint64_t size_bytes, ui
         free(r);
         return rc;
     }
-    madvise(r->map, r->map_bytes, MADV_DONTDUMP); /* a guest's memory is not ours to write to disk */
+    madvise(r->map, r->map_bytes, MADV_DONTDUMP); /* not ours to write to a disk */
     r->gpa = gpa;
     r->size_bytes = size_bytes;
     r->user = user;

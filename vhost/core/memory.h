@@ -1,12 +1,12 @@
 /* memory.h - the guest's memory as we map it, and the translation of its addresses.
  *
- * A table lists regions and never changes while a ring uses it.  Every translation checks address and
- * length: a buffer may end in another region than it starts in, so what comes back is the part
+ * A table lists regions and never changes while a ring uses it.  Every translation checks address
+ * and length: a buffer may end in another region than it starts in, so what comes back is the part
  * that lies in one piece.
  *
  * Untrusted:  fds, addresses, sizes and offsets come from the front-end, addresses and lengths of
  *             buffers from the guest.
- * Threads:    regions and tables: the control thread; translation: anybody, with a hint of their own.
+ * Threads:    regions and tables: the control thread; translation: any, with a hint of its own.
  *             The SIGBUS handler runs in whichever thread touched lost memory.
  * Source:     vhost-user specification, "Memory region description"; CVE-2018-1059 for the lengths.
  */

@@ -3,7 +3,7 @@
  * Finding room comes first and changes nothing, so a packet is either written whole or not at all.
  * What the receiver did not negotiate is completed here: checksums, segmentation.
  *
- * Untrusted:  descriptors: where to write and how much, checked by virtq_chain() and virtq_single().
+ * Untrusted:  descriptors: where to write, how much; checked by virtq_chain() and virtq_single().
  * Threads:    the holder of the queue's lock.
  * Source:     virtio 1.2, sections 5.1.6.3 and 5.1.6.4.
  */
@@ -164,11 +164,14 @@ static enum vhost_put put_whole(struct vhost_queue *q, struct breath *b, const s
 {
     uint32_t room_bytes;
     uint32_t need_bytes = p->len_bytes + q->header_bytes;
-    if (unlikely(chains_left(&q->vq) == 0))
+    uint32_t left = chains_left(&q->vq);
+    if (unlikely(left == 0))
         return PUT_FULL;
+    if (likely(left > 2 * PREFETCH_AHEAD)) {
+        virtq_prefetch_desc(&q->vq, virtq_head(&q->vq, 2 * PREFETCH_AHEAD));
+        virtq_prefetch_buffer(&q->vq, virtq_head(&q->vq, PREFETCH_AHEAD), true);
+    }
     uint16_t head = virtq_head(&q->vq, 0);
-    virtq_prefetch_desc(&q->vq, virtq_head(&q->vq, 2 * PREFETCH_AHEAD));
-    virtq_prefetch_buffer(&q->vq, virtq_head(&q->vq, PREFETCH_AHEAD), true);
     uint8_t *to = virtq_single(&q->vq, head, VIRTQ_DESC_WRITE, &room_bytes);
     if (unlikely(to == NULL || room_bytes < need_bytes))
         return put_pieces(q, b, p);

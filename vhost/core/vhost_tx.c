@@ -1,8 +1,8 @@
 /* vhost_tx.c - gives frames to a guest: which of its RX rings, under its lock, for how long.
  *
  * A full ring: with TX_MAY_WAIT the caller keeps its packets and comes again, for at most
- * TX_WAIT_NS; then they are dropped, and so is everything else at once until the guest adds buffers,
- * so a dead guest costs its neighbours one wait.
+ * TX_WAIT_NS; then they are dropped, and so is everything else at once until the guest adds
+ * buffers, so a dead guest costs its neighbours one wait.
  *
  * Untrusted:  see vhost_put.c for what is written; here only avail->idx.
  * Threads:    any worker.  One lock at a time, for at most TX_HOLD_BYTES.

@@ -12,7 +12,7 @@
  * Untrusted:  everything in guest memory.  Each field is read once with guest_load*(); a bad chain
  *             breaks the queue (virtq_break) and touches nothing else.
  * Threads:    one at a time: the worker that polls the ring, or the holder of its lock.  The
- *             control thread only while no worker can reach the queue; reason may be read by anyone.
+ *             control thread only while no worker can reach the queue; any may read reason.
  * Source:     virtio 1.2, section 2.7.
  */
 #ifndef VHOST_VIRTQUEUE_H
@@ -117,7 +117,7 @@ static inline uint32_t virtq_available(struct virtq *q)
         virtq_break(q, VIRTQ_MEMORY_LOST);
         return 0;
     }
-    q->avail_idx = load_acquire(&q->avail->idx); /* pairs with the driver's write barrier, 2.7.13.3 */
+    q->avail_idx = load_acquire(&q->avail->idx); /* pairs with the driver's barrier, 2.7.13.3 */
     uint16_t count = (uint16_t)(q->avail_idx - q->next);
     if (unlikely(count > q->num)) {
         virtq_break(q, VIRTQ_AVAIL_JUMP);
@@ -137,8 +137,8 @@ static inline void virtq_prefetch_desc(const struct virtq *q, uint16_t head)
     __builtin_prefetch(q->desc + (uint32_t)(head & q->mask) * VIRTQ_DESC_BYTES);
 }
 
-/* Starts to fetch the first bytes of the buffer at head, for reading or for writing.  What it reads of
- * the descriptor decides nothing: the chain is read again when its turn comes. */
+/* Starts to fetch the first bytes of the buffer at head, for reading or for writing.  What it reads
+ * of the descriptor decides nothing: the chain is read again when its turn comes. */
 static inline void virtq_prefetch_buffer(struct virtq *q, uint16_t head, bool to_write)
 {
     uint32_t part;

@@ -8,7 +8,7 @@
  *      8  csum_offset
  *     10  num_buffers  only with MRG_RXBUF or VERSION_1; little endian as the rest on x86
  *
- * Untrusted:  the header a guest writes: copied once, and checked with the frame by pkt_offload_ok().
+ * Untrusted:  the header a guest writes: copied once, checked with the frame by pkt_offload_ok().
  * Threads:    any; functions keep no state.
  * Source:     virtio 1.2, section 5.1.6.
  */
@@ -28,7 +28,7 @@ enum { VNET_MAX_BYTES = 12, VNET_NUM_BUFFERS_AT = 10 };
 #define VNET_F_VERSION_1 (1ull << 32)
 
 /* Copies what usually is the whole of a small frame: at least 14 bytes, at most HEAD_BYTES or so.
- * The compiler's own idea, knowing these bounds, is "rep movsq": 80 cycles before the first byte. */
+ * The compiler's own idea, knowing these bounds, is "rep movsq": 80 cycles before it begins. */
 static inline void vnet_copy_head(uint8_t *to, const uint8_t *from, uint32_t len_bytes)
 {
     uint32_t at = 0;
@@ -66,8 +66,8 @@ static inline uint32_t vnet_asks(const struct packet *p)
     return asks;
 }
 
-/* Fills the packet's offload fields from a private copy of the first ten bytes; false when they mean
- * nothing that we offer.  pkt_offload_ok() must follow. */
+/* Fills the packet's offload fields from a private copy of the first ten bytes; false when they
+ * mean nothing that we offer.  pkt_offload_ok() must follow. */
 bool vnet_read(const uint8_t *header, struct packet *p);
 
 /* The first ten bytes for a receiver that grants what the packet asks. */

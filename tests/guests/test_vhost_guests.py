@@ -1,0 +1,93 @@
+"""A switch that is killed under its guests; QEMU with queues and buffers of every kind."""
+
+import re
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from qperf_suite.guests import Guest, QemuGuest, UmlGuest, VhostUser
+from tests.fakes.daemons import running, until
+
+PORT = '[bridges.br0.ports.{name}]\ntype = "vhost-user"\npath = "{name}.sock"\nmode = "{mode}"\n'
+MACS = {"qemu": "52:54:00:00:00:01", "q2": "52:54:00:00:00:02"}
+
+
+def configuration(folder: Path, **modes: str) -> Path:
+    """A file with a port of each name in its mode."""
+    ports = "".join(PORT.format(name=name, mode=mode) for name, mode in modes.items())
+    file = folder / "vsw.toml"
+    file.write_text(f'control = "control.sock"\n[bridges.br0]\nmtu = 1500\n{ports}')
+    return file
+
+
+def ping(guest: Guest, address: str, count: int = 10) -> None:
+    out = guest.check(f"ping -c {count} -i 0.05 -W 5 {address}", timeout_s=30)
+    assert f"{count} received" in out
+
+
+@pytest.mark.parametrize("ours", ["client", "server"])
+def test_a_killed_switch_comes_back_and_the_guests_do_not_notice(tmp_path: Path, ours: str) -> None:
+    listens = ours == "client"
+    with ExitStack() as stack:
+        daemon = stack.enter_context(running(configuration(tmp_path, qemu=ours, q2=ours)))
+        one, two = (
+            stack.enter_context(
+                QemuGuest(
+                    name,
+                    nics=[VhostUser(f"{tmp_path}/{name}.sock", server=listens, mac=MACS[name])],
+                    addresses=[f"10.5.0.{i}/24"],
+                )
+            )
+            for i, name in ((1, "qemu"), (2, "q2"))
+        )
+        ping(one, "10.5.0.2")
+        one.check("ping -c 60 -i 0.1 -D 10.5.0.2 > /tmp/pings 2>&1 &")
+        until(lambda: "seq=10 " in one.check("cat /tmp/pings"), "the first pings")
+        daemon.close()
+        daemon.start()
+        until(lambda: "60 packets" in one.check("cat /tmp/pings"), "the last ping")
+        log = one.check("cat /tmp/pings")
+        times = [float(t) for t in re.findall(r"\[([0-9.]+)\] 64 bytes", log)]
+        gap_s = max(b - a for a, b in pairwise(times))
+        assert gap_s < 2, log
+        ping(two, "10.5.0.1")
+
+
+@pytest.mark.parametrize("pairs", [1, 2])
+@pytest.mark.parametrize("mergeable", [True, False])
+def test_qemu_with_queues_and_buffers_of_both_kinds(
+    tmp_path: Path, pairs: int, mergeable: bool
+) -> None:
+    with ExitStack() as stack:
+        daemon = stack.enter_context(running(configuration(tmp_path, uml="server", qemu="client")))
+        uml = stack.enter_context(
+            UmlGuest("uml", nics=[VhostUser(f"{tmp_path}/uml.sock")], addresses=["10.5.0.1/24"])
+        )
+        qemu = stack.enter_context(
+            QemuGuest(
+                "qemu",
+                nics=[
+                    VhostUser(
+                        f"{tmp_path}/qemu.sock",
+                        server=True,
+                        mac=MACS["qemu"],
+                        queues=pairs,
+                        mrg_rxbuf=mergeable,
+                    )
+                ],
+                addresses=["10.5.0.2/24"],
+                vcpus=pairs,
+            )
+        )
+        data = "dd if=/dev/urandom of=/tmp/data bs=1M count=8 2>/dev/null; md5sum < /tmp/data"
+        for source, target, address in ((uml, qemu, "10.5.0.2"), (qemu, uml, "10.5.0.1")):
+            digest = source.check(data).split()[0]
+            target.check("rm -f /tmp/got; nc -l -p 99 > /tmp/got </dev/null 2>/tmp/nc &")
+            until(lambda t=target: t.run("netstat -ltn | grep -q :99").status == 0, "the listener")
+            source.check(f"nc -w 10 {address} 99 < /tmp/data", timeout_s=30)
+            until(lambda t=target, d=digest: d in t.check("md5sum < /tmp/got"), "all bytes")
+        (row,) = [row for row in daemon.ask("stats")["ports"] if row["name"] == "qemu"]
+        assert row["rx_gso_packets"] > 0
+        assert row["tx_gso_packets"] > 0
