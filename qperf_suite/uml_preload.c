@@ -1,4 +1,4 @@
-/* uml_preload.c - two defects of User Mode Linux 6.1, mended between it and libc.
+/* uml_preload.c - three defects of User Mode Linux 6.1, mended between it and libc.
  *
  * 1. Lost wake-ups, which stall any request and answer over a network until the next timer.
  *    Its idle loop disables interrupts, decides to sleep, and calls sigsuspend(): a SIGIO in
@@ -11,7 +11,10 @@
  *    which is larger where there is AMX, and answers EFAULT.  Here that register set does not
  *    exist, so that it uses PTRACE_SETFPREGS, which also copies less.
  *
- * Threads:    the guest's kernel is one thread; its helper threads block SIGIO and never sleep here.
+ * 3. Orphans. When its kernel is killed, the processes in it run on, by themselves, for ever.
+ *    Here they die with who traces them.
+ *
+ * Threads:    the guest's kernel is one thread; its helper threads block SIGIO and never sleep.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -104,5 +107,7 @@ long ptrace(enum __ptrace_request request, ...)
         errno = EINVAL;
         return -1;
     }
+    if (request == PTRACE_SETOPTIONS)
+        data = (void *)((size_t)data | PTRACE_O_EXITKILL);
     return real_ptrace(request, pid, address, data);
 }
