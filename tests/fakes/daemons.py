@@ -21,9 +21,12 @@ WAIT_S = 20.0
 
 
 def environment() -> dict[str, str]:
-    """Ours, with the build of the data plane that the tests run on (see conftest.py)."""
-    build = os.environ.get("DATAPLANE_DIR")
-    return {**os.environ, "PYTHONPATH": build} if build else dict(os.environ)
+    """Ours, with the build of the data plane that the tests run on (see conftest.py).
+
+    The command must not run in the repository: Python would find the ordinary build there first.
+    """
+    paths = [os.environ.get("DATAPLANE_DIR", ""), str(ROOT)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 class Daemon:
@@ -47,7 +50,7 @@ class Daemon:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 self._command,
-                cwd=ROOT,
+                cwd=self.file.parent,
                 stderr=log,
                 env={**environment(), "NOTIFY_SOCKET": str(notify)},
             )
@@ -76,7 +79,7 @@ class Daemon:
                 "--control",
                 str(self.control),
             ],
-            cwd=ROOT,
+            cwd=self.file.parent,
             capture_output=True,
             text=True,
             timeout=WAIT_S,

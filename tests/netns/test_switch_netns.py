@@ -23,7 +23,7 @@ from scapy.layers.l2 import ARP
 from scapy.utils import PcapReader
 
 from tests.fakes.configs import public, write_key
-from tests.fakes.daemons import ROOT, Daemon, environment, until
+from tests.fakes.daemons import Daemon, environment, until
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("tcpdump") is None,
@@ -120,7 +120,7 @@ def test_two_hosts_are_one_subnet(hosts: list[Host], tmp_path: Path) -> None:
         ["ip", "netns", "exec", b.netns, "tcpdump", "-U", "-n", "-i", "wire", "-w", str(capture)],
         stderr=subprocess.DEVNULL,
         env=environment(),
-        cwd=ROOT,
+        cwd=tmp_path,
     )
     try:
         until(lambda: capture.exists() and capture.stat().st_size > 0, "tcpdump's start")

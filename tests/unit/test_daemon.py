@@ -17,7 +17,6 @@ import pytest
 
 from tests.fakes.configs import PEER_SEED, RIGHT, changed, public, write_files
 from tests.fakes.daemons import (
-    ROOT,
     WAIT_S,
     Daemon,
     environment,
@@ -243,7 +242,7 @@ def test_nonsense_on_the_control_socket(daemon: Daemon) -> None:
 def test_a_second_daemon_is_refused(daemon: Daemon, tmp_path: Path) -> None:
     second = subprocess.run(
         [sys.executable, "-m", "vswitch.cli", "run", str(tmp_path / "vsw.toml")],
-        cwd=ROOT,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=WAIT_S,
