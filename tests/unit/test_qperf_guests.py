@@ -106,8 +106,14 @@ def test_configuration_names_ports_and_peers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("test", "driver"),
-    [("tcp_lat", "tuntap"), ("mtr", "tuntap"), ("tcp_bw", "vector"), ("iperf3", "vector")],
+    ("case", "driver"),
+    [
+        (Case("same-host", "tcp_lat", 1024), "tuntap"),
+        (Case("same-host", "tcp_lat", 65536), "vector"),
+        (Case("same-host", "mtr"), "tuntap"),
+        (Case("same-host", "tcp_bw", 1), "vector"),
+        (Case("same-host", "iperf3"), "vector"),
+    ],
 )
-def test_baselines_use_the_driver_that_suits_the_case(test: str, driver: str) -> None:
-    assert best_driver(Case("same-host", test, 1)) == driver
+def test_baselines_use_the_driver_that_suits_the_case(case: Case, driver: str) -> None:
+    assert best_driver(case) == driver
