@@ -286,6 +286,7 @@ class Backend:
         if ring.started:
             self._stop(index, ring)
         former, ring.kick_fd = ring.kick_fd, fd
+        fds.clear()
         if former is not None and former >= 0:
             self.device.close_fd(former)
         self._start_if_ready(index, ring)
@@ -293,9 +294,10 @@ class Backend:
     def _set_vring_call(self, payload: bytes, fds: list[int]) -> None:
         index, fd = _vring_fd(payload, fds)
         ring = self.ring(index)
-        former, ring.call_fd = ring.call_fd, fd
         if ring.started:
             self.device.set_call(index, fd)
+        former, ring.call_fd = ring.call_fd, fd
+        fds.clear()
         if former >= 0:
             self.device.close_fd(former)
 
@@ -303,6 +305,7 @@ class Backend:
         index, fd = _vring_fd(payload, fds)
         ring = self.ring(index)
         former, ring.error_fd = ring.error_fd, fd
+        fds.clear()
         if former >= 0:
             self.device.close_fd(former)
 
@@ -347,14 +350,17 @@ class Backend:
 
 
 def _vring_fd(payload: bytes, fds: list[int]) -> tuple[int, int]:
-    """Ring index and the descriptor, -1 when the front-end says that there is none."""
+    """Ring index and the descriptor, -1 when the front-end says that there is none.
+
+    Whoever keeps the descriptor clears fds.
+    """
     (value,) = m.U64.unpack(payload)
     if value & ~(m.VRING_INDEX_MASK | m.VRING_NO_FD):
         raise RemoteError(f"{value:#x} is no ring index")
     has_none = bool(value & m.VRING_NO_FD)
     if len(fds) != (0 if has_none else 1):
         raise RemoteError(f"{len(fds)} file descriptors for {value:#x}")
-    return value & m.VRING_INDEX_MASK, -1 if has_none else fds.pop()
+    return value & m.VRING_INDEX_MASK, -1 if has_none else fds[0]
 
 
 def _config_range(payload: bytes) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ and waited for; only then is anything of it changed or freed.
 """
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -13,6 +14,8 @@ from vhost.core import Memory, Port, Queue
 from vhost.errors import CoreError, LocalError, RefusedError
 from vhost.messages import RegionSpec
 from vhost.rings import RingSpec
+
+ANONYMOUS = 0  # what fstat() calls an eventfd
 
 
 class Switch(Protocol):
@@ -76,8 +79,8 @@ class CoreDevice:
 
     def set_call(self, index: int, fd: int) -> None:
         queue = self.queues[index]
+        _prepare_call(fd)
         queue.spec = replace(queue.spec, call_fd=fd)
-        _set_nonblocking(fd)
         queue.set_call(fd)
         self._switch.sync()
 
@@ -105,7 +108,7 @@ class CoreDevice:
         memory = self._memory
         if memory is None:
             raise RefusedError(f"ring {spec.index} has no memory")
-        _set_nonblocking(spec.call_fd)
+        _prepare_call(spec.call_fd)
         try:
             self.queues[spec.index] = Queue(self._port, memory, spec)
         except CoreError as error:
@@ -134,7 +137,14 @@ class CoreDevice:
         self._port.set_tx([q for q in ready if q.spec.enabled])
 
 
-def _set_nonblocking(fd: int) -> None:
-    """A call that nobody picks up must not stop the worker that makes it."""
-    if fd >= 0:
-        os.set_blocking(fd, False)
+def _prepare_call(fd: int) -> None:
+    """A call that nobody picks up must not stop the worker that makes it.
+
+    Only an event counter, a pipe or a socket keeps that promise; a file may lie on anything.
+    """
+    if fd < 0:
+        return
+    kind = stat.S_IFMT(os.fstat(fd).st_mode)
+    if kind not in (ANONYMOUS, stat.S_IFIFO, stat.S_IFSOCK):
+        raise RefusedError("the call descriptor is neither an event counter nor a pipe")
+    os.set_blocking(fd, False)

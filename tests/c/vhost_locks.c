@@ -1,8 +1,8 @@
 /* vhost_locks.c - several workers transmit to one guest while its set of rings is swapped.
  *
  * Proves, under ThreadSanitizer: a ring has one writer at a time; what the driver sees as used is
- * written; a set that was replaced is freed only when nobody reads it; a ring may be switched to another
- * call descriptor at any time.
+ * written; a set that was replaced is freed only when nobody reads it; a ring may be switched to
+ * another call descriptor at any time.
  *
  * Each frame is filled with one byte that its length tells; the driver checks every frame.
  */
@@ -31,7 +31,7 @@ static struct virtq_avail *avail(void) { return (void *)(ram->base + NUM * 16); 
 static struct virtq_used *used(void) { return (void *)(ram->base + 4096); }
 static uint8_t *buffer(uint32_t i) { return ram->base + 65536 + (size_t)i * BUFFER_BYTES; }
 
-static uint32_t length_of(uint32_t sender, uint32_t number) { return 60 + sender + number % 200 * 3; }
+static uint32_t length_of(uint32_t sender, uint32_t n) { return 60 + sender + n % 200 * 3; }
 static uint8_t fill_of(uint32_t length) { return (uint8_t)(length * 37); }
 
 static void *send_frames(void *arg)

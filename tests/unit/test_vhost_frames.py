@@ -176,6 +176,8 @@ def test_a_large_frame_stays_large_between_guests_that_negotiated_it(
         assert got == data
         assert got_header[:2] == header[:2]
         assert got_header[4:10] == header[4:10]
+        headers = len(data) - len(LARGE)
+        assert got_header[2:4] == struct.pack("<H", headers)
         assert box.count(0, "rx_gso_packets") == box.count(1, "tx_gso_packets") == 1
 
 

@@ -290,6 +290,24 @@ def test_what_is_no_memory_file(kind: str) -> None:
             os.close(fd)
 
 
+def test_a_call_descriptor_that_could_block_is_refused(tmp_path: Path) -> None:
+    with VhostBox() as box:
+        a, b = pair(box)
+        b.post(2)
+        fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        before = len(os.listdir("/proc/self/fd"))
+        assert b.tell(Request.SET_VRING_CALL, m.U64.pack(0), [fd]) != 0
+        assert len(os.listdir("/proc/self/fd")) == before
+        a.transmit(frame(64))
+        box.settle()
+        assert os.fstat(fd).st_size == 0
+        assert b.rings[0].calls() > 0, "the former one is still in use"
+        b.stop_ring(0)
+        assert b.tell(Request.SET_VRING_CALL, m.U64.pack(0), [fd]) == 0
+        assert b.tell(Request.SET_VRING_KICK, m.U64.pack(0), [b.rings[0].kick]) != 0
+        os.close(fd)
+
+
 @pytest.mark.parametrize("which", ["desc", "avail", "used"])
 @pytest.mark.parametrize("problem", ["unmapped", "over the end", "misaligned"])
 def test_rings_that_are_not_in_memory(which: str, problem: str) -> None:

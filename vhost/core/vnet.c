@@ -70,6 +70,14 @@ static uint8_t type_of(const struct packet *p)
     return p->gso_type == GSO_NONE ? TYPE_NONE : types[p->gso_type] | ecn;
 }
 
+/* Of a GSO frame, which has passed pkt_offload_ok(): its headers lie in head. */
+static uint16_t headers_bytes(const struct packet *p)
+{
+    bool is_tcp = p->gso_type == GSO_TCP4 || p->gso_type == GSO_TCP6;
+    uint32_t l4 = is_tcp ? (p->head[p->l4_offset + 12] >> 4) * 4u : 8u;
+    return (uint16_t)(p->l4_offset + l4);
+}
+
 void vnet_write(const struct packet *p, bool guest_csum, uint8_t *header)
 {
     memset(header, 0, VNET_NUM_BUFFERS_AT);
@@ -83,6 +91,6 @@ void vnet_write(const struct packet *p, bool guest_csum, uint8_t *header)
     if (p->gso_type != GSO_NONE) {
         header[1] = type_of(p);
         put_le16(header + 4, p->gso_size);
-        put_le16(header + 2, p->l4_offset); /* a hint: at least the headers up to L4 */
+        put_le16(header + 2, headers_bytes(p));
     }
 }
