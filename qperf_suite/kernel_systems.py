@@ -56,9 +56,9 @@ class KernelSystem(System):
     def options(self) -> list[str]:
         """Drivers, the same in both baselines."""
         return [
-            f"{self.name}: latency below 64 KiB with UML's tuntap driver, the rest with its vector "
-            f"driver (transport=tap,{VEC_OPTIONS}, vnet_hdr, checksum offload and TSO on); MTU 1500; "
-            "clear text across hosts",
+            f"{self.name}: latency below 64 KiB with UML's tuntap driver, the rest with its "
+            f"vector driver (transport=tap,{VEC_OPTIONS}, vnet_hdr, checksum offload and TSO on); "
+            "MTU 1500; clear text across hosts",
         ]
 
     def host(self, host: str) -> str:

@@ -16,6 +16,11 @@ CLAIMS = (
     ("udp_lat", 1, "UDP latency at 1 B"),
     ("tcp_bw", 65536, "TCP bandwidth at 64 KiB"),
 )
+LEGEND = (
+    "Median of {rounds} rounds ± half the range. Ratios: median over the rounds with a 95 % "
+    "interval, turned so that above 1 vhost-user is better. qperf's latency is one way, mtr's a "
+    "round trip; udp_bw counts what was received."
+)
 
 
 def ratios(outcome: Outcome) -> dict[str, dict[Case, Ratio]]:
@@ -57,9 +62,7 @@ def table(outcome: Outcome) -> str:
         )
     lines += [
         "",
-        f"Median of {outcome.plan.rounds} rounds ± half the range. Ratios: median over the rounds,",
-        "with a 95 % interval, turned so that above 1 vhost-user is better. qperf's latency is one",
-        "way, mtr's a round trip; udp_bw counts what was received.",
+        *textwrap.wrap(LEGEND.format(rounds=outcome.plan.rounds), TABLE_WIDTH),
     ]
     for option in outcome.options:
         lines += _item(option)
