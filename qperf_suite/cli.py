@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,10 +13,9 @@ from qperf_suite.errors import SuiteError, UsageError
 from qperf_suite.progress import Progress
 from qperf_suite.report import report
 from qperf_suite.runner import SYSTEMS, Plan, run
+from qperf_suite.system import GUESTS
 from qperf_suite.table import claims, table
 from qperf_suite.workloads import demo_cases
-
-PINNING = {"a1": [0], "a2": [1], "b1": [1], "b2": [0]}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +55,7 @@ def demo(chosen: argparse.Namespace) -> int:
         cases=[case for case in demo_cases() if chosen.filter in case.name],
         rounds=chosen.rounds,
         seconds=chosen.seconds,
-        cpus=PINNING if chosen.pin else None,
+        cpus=pinning(os.sched_getaffinity(0)) if chosen.pin else None,
     )
     if not plan.cases:
         raise UsageError(f"--filter {chosen.filter}: no case is called so")
@@ -72,6 +71,15 @@ def demo(chosen: argparse.Namespace) -> int:
         print("\n" + "\n".join(sentences))
     print(f"\nMeasured in {outcome.elapsed_s / 60:.1f} minutes.", file=sys.stderr)
     return 1 if outcome.failures else 0
+
+
+def pinning(allowed: Collection[int]) -> dict[str, list[int]] | None:
+    """One CPU for each guest, never the same for two that talk; None with a single CPU."""
+    cpus = sorted(allowed)
+    if len(cpus) < 2:
+        return None
+    places = range(len(GUESTS)) if len(cpus) >= len(GUESTS) else (0, 1, 1, 0)
+    return {guest: [cpus[place]] for guest, place in zip(GUESTS, places, strict=True)}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,7 +109,10 @@ def _parser() -> argparse.ArgumentParser:
         "--filter", default="", metavar="TEXT", help="only cases with TEXT in their name"
     )
     command.add_argument(
-        "--pin", action="store_true", help="tie each guest to one CPU (default: the scheduler's)"
+        "--pin",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="tie each guest to one CPU, in all systems alike, so that rounds are comparable",
     )
     return parser
 

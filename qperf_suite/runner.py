@@ -110,7 +110,15 @@ def run(plan: Plan, progress: Progress) -> Outcome:
             system.wait_ready()
         samples, failures = _measure(plan, systems, progress)
         options = [line for system in systems.values() for line in system.options()]
+        options.append(_pinning(plan))
     return Outcome(plan, samples, failures, options, time.monotonic() - begun)
+
+
+def _pinning(plan: Plan) -> str:
+    if plan.cpus is None:
+        return "guests run on any CPU"
+    places = ", ".join(f"{guest} on CPU {cpus[0]}" for guest, cpus in plan.cpus.items())
+    return f"every system's guests are pinned alike: {places}"
 
 
 def _measure(

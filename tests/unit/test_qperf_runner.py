@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qperf_suite.cli import main
+from qperf_suite.cli import main, pinning
 from qperf_suite.progress import Progress
 from qperf_suite.report import report
 from qperf_suite.runner import Failure, Outcome, Plan, Sample, order
@@ -118,6 +118,20 @@ def test_impossible_wishes_end_with_2_before_anything_starts(
 ) -> None:
     assert main(arguments) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("allowed", "places"),
+    [
+        ({3}, None),
+        ({2, 5}, {"a1": [2], "a2": [5], "b1": [5], "b2": [2]}),
+        (range(8), {"a1": [0], "a2": [1], "b1": [2], "b2": [3]}),
+    ],
+)
+def test_guests_that_talk_are_not_on_one_cpu(
+    allowed: set[int], places: dict[str, list[int]] | None
+) -> None:
+    assert pinning(allowed) == places
 
 
 def test_progress_off_a_terminal_prints_plain_lines(tmp_path: Path) -> None:
