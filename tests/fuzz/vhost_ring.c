@@ -32,11 +32,14 @@ enum { RX_RING, TX_RING, CONTROL_RING, RINGS };
 #define SECOND_GPA (FIRST_GPA + REGION_BYTES) /* follows at once: buffers may cross */
 #define USER 0x7000000000ull
 
-static struct port *port;
-static struct mem_region *first, *second;
-static struct mem_table *mem;
+/* Two guests in league: they share their memory, so a frame may be copied onto itself. */
+static struct port *port, *receiver;
+static struct mem_region *first, *regions[4];
+static struct mem_table *mem, *receiver_mem;
 static struct breath breath;
 static uint32_t mutating, mutations;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 static uint16_t avail_idx[RINGS];
 
 static uint8_t *desc_of(uint32_t ring) { return first->base + ring * RING_BYTES; }
@@ -50,8 +53,10 @@ static void *mutate(void *arg)
     (void)arg;
     for (;;) {
         if (!load_acquire(&mutating)) { /* pairs with LLVMFuzzerTestOneInput */
-            sched_yield();
-            continue;
+            pthread_mutex_lock(&lock);
+            while (!load_relaxed(&mutating))
+                pthread_cond_wait(&wake, &lock);
+            pthread_mutex_unlock(&lock);
         }
         seed = seed * 1664525 + 1013904223;
         store_relaxed(&first->base[(seed >> 8) % MUTATED_BYTES], (uint8_t)(seed >> 24));
@@ -60,12 +65,18 @@ static void *mutate(void *arg)
     return NULL;
 }
 
+/* One mapping for each guest; returns the sender's. */
 static struct mem_region *region_new(uint64_t gpa)
 {
-    struct mem_region *r;
+    static uint32_t count;
+    struct mem_region *r, *other;
     int fd = memfd_create("guest", MFD_CLOEXEC);
     CHECK(fd >= 0 && ftruncate(fd, REGION_BYTES) == 0);
     CHECK(mem_region_map(port, fd, gpa, REGION_BYTES, USER + gpa, 0, &r) == 0);
+    CHECK(mem_region_map(receiver, fd, gpa, REGION_BYTES, USER + gpa, 0, &other) == 0);
+    CHECK(mem_table_add(mem, r) == 0 && mem_table_add(receiver_mem, other) == 0);
+    regions[count++] = r;
+    regions[count++] = other;
     close(fd);
     return r;
 }
@@ -76,11 +87,12 @@ static void set_up(void)
     static struct segment segs[SEGMENT_POOL];
     pthread_t thread;
     port = vhost_port_new(1);
-    CHECK(port != NULL);
-    first = region_new(FIRST_GPA);
-    second = region_new(SECOND_GPA);
+    receiver = vhost_port_new(2);
     mem = mem_table_new();
-    CHECK(mem_table_add(mem, first) == 0 && mem_table_add(mem, second) == 0);
+    receiver_mem = mem_table_new();
+    CHECK(port != NULL && receiver != NULL && mem != NULL && receiver_mem != NULL);
+    first = region_new(FIRST_GPA);
+    region_new(SECOND_GPA);
     breath.packets = packets;
     breath.segs = segs;
     breath.now_ns = 1;
@@ -115,7 +127,8 @@ static struct vhost_queue *start(uint32_t ring, uint64_t features)
                            .call_fd = -1,
                            .enabled = 1,
                            .index = ring};
-    CHECK(vhost_queue_start(port, mem, &r, &q) == 0);
+    bool rx = ring == RX_RING;
+    CHECK(vhost_queue_start(rx ? receiver : port, rx ? receiver_mem : mem, &r, &q) == 0);
     avail_idx[ring] = 0;
     return q;
 }
@@ -153,7 +166,7 @@ static void move(struct vhost_queue **queues)
     CHECK(n <= BURST && !(n > 0 && virtq_broken(&queues[TX_RING]->vq) && n > NUM));
     for (uint32_t i = 0; i < n; i++)
         check_packet(out[i]);
-    uint32_t taken = port->tx(port, &breath, out, n, breath.now_ns & 1 ? TX_MAY_WAIT : 0);
+    uint32_t taken = receiver->tx(receiver, &breath, out, n, breath.now_ns & 1 ? TX_MAY_WAIT : 0);
     CHECK(taken <= n && ((breath.now_ns & 1) || taken == n));
     tx->done(tx, &breath, taken);
     CHECK(control->burst(control, &breath, out, BURST) == 0);
@@ -221,9 +234,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(first->base, 0, MUTATED_BYTES);
     for (uint32_t ring = 0; ring < RINGS; ring++)
         queues[ring] = start(ring, features);
-    CHECK(vhost_port_set_tx(port, queues, 1) == 0);
+    CHECK(vhost_port_set_tx(receiver, queues, 1) == 0);
     uint32_t before = load_relaxed(&mutations);
-    store_release(&mutating, data[0] >> 4 & 1); /* pairs with mutate */
+    if (data[0] >> 4 & 1) {
+        pthread_mutex_lock(&lock);
+        store_release(&mutating, 1); /* pairs with mutate */
+        pthread_cond_signal(&wake);
+        pthread_mutex_unlock(&lock);
+    }
     for (size_t at = 1; at < size;)
         at += operate(data + at, size - at, queues);
     move(queues);
@@ -231,8 +249,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         sched_yield();
     move(queues);
     store_release(&mutating, 0); /* pairs with mutate */
-    CHECK(vhost_port_set_tx(port, NULL, 0) == 0);
-    vhost_port_reap(port);
+    CHECK(vhost_port_set_tx(receiver, NULL, 0) == 0);
+    vhost_port_reap(receiver);
     for (uint32_t ring = 0; ring < RINGS; ring++)
         vhost_queue_free(queues[ring]);
     return 0;
