@@ -55,8 +55,7 @@ def _load(path: str, what: str, make: str, where: str) -> bytes:
             raise ConfigError(f"the {what} file is no ordinary file", f"{make} FILE", place)
         if info.st_mode & 0o077:
             raise ConfigError(
-                f"others may read or write the {what} file"
-                f" (mode {stat.S_IMODE(info.st_mode):04o})",
+                f"others may read or write the {what} file (mode {stat.S_IMODE(info.st_mode):04o})",
                 f"chmod 600 {path}",
                 place,
             )

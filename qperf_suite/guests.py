@@ -227,9 +227,7 @@ class UmlGuest(Guest):
         for nic, interface in zip(self.nics, self.interfaces, strict=True):
             if isinstance(nic, Tap) and nic.driver == "vector":
                 mac = f",mac={nic.mac}" if nic.mac else ""
-                command.append(
-                    f"{interface}:transport=tap,ifname={nic.ifname},{nic.options}{mac}"
-                )
+                command.append(f"{interface}:transport=tap,ifname={nic.ifname},{nic.options}{mac}")
             elif isinstance(nic, Tap):
                 command.append(f"{interface}=tuntap,{nic.ifname},{nic.mac or ''}")
             elif nic.server:

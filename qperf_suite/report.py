@@ -46,8 +46,10 @@ def report(outcome: Outcome) -> dict[str, Any]:
             for pair, row in compared.items()
         },
         "intervals": {
-            pair: {case.name: [round(ratio.low, 4), round(ratio.high, 4)]
-                   for case, ratio in row.items()}
+            pair: {
+                case.name: [round(ratio.low, 4), round(ratio.high, 4)]
+                for case, ratio in row.items()
+            }
             for pair, row in compared.items()
         },
         "failures": [

@@ -99,9 +99,7 @@ def _sentence(what: str, other: str, ratio: Ratio) -> str:
     return f"{start}: undecided against {other}, {ratio.median:.2f} times {interval}."
 
 
-def _header(
-    placement: str, systems: Sequence[str], compared: dict[str, dict[Case, Ratio]]
-) -> str:
+def _header(placement: str, systems: Sequence[str], compared: dict[str, dict[Case, Ratio]]) -> str:
     title = placement.replace("-", " ")
     pairs = [f"vs {pair.removeprefix(f'{OURS}/')}" for pair in compared]
     return (

@@ -1,4 +1,4 @@
-"""What all tests share: which build of the data plane they run on, and skips that are errors on CI."""
+"""What all tests share: the build of the data plane they run on; skips that are errors on CI."""
 
 import os
 import sys

@@ -37,7 +37,8 @@ class Testpmd:
     def __init__(self, sockets: Sequence[Path], *, listens: bool, options: str = "") -> None:
         reserve_hugepages()
         devices = [
-            f"--vdev=net_virtio_user{i},path={path},mac={self.MACS[i]},server={int(listens)},{options}"
+            f"--vdev=net_virtio_user{i},path={path},mac={self.MACS[i]}"
+            f",server={int(listens)},{options}"
             for i, path in enumerate(sockets)
         ]
         # A frame from one port goes to the other's address: through the switch, round and round.

@@ -222,8 +222,9 @@ def test_three_sessions_at_most(two: Two) -> None:
     two.connected()
     for _ in range(5):
         two.now += S
-        two.a.node.traffic({i: Traffic(sent_records=1 << 31) for i in two.a.node.session_indexes()},
-                           two.now)
+        two.a.node.traffic(
+            {i: Traffic(sent_records=1 << 31) for i in two.a.node.session_indexes()}, two.now
+        )
         two.deliver(two.a, two.b)
         two.deliver(two.b, two.a)
         two.a.events()

@@ -25,9 +25,7 @@ def test_messages_parse_to_what_was_written() -> None:
     assert wire.parse(RESPONSE) == wire.Response(
         0x01020304, 0x05060708, bytes(range(52)), b"1" * 16, b"2" * 16
     )
-    assert wire.parse(COOKIE) == wire.CookieReply(
-        0x01020304, bytes(range(24)), bytes(range(32))
-    )
+    assert wire.parse(COOKIE) == wire.CookieReply(0x01020304, bytes(range(24)), bytes(range(32)))
 
 
 def test_layout_is_little_endian_and_at_its_offsets() -> None:

@@ -16,9 +16,7 @@ def test_cell_is_median_and_half_the_range() -> None:
 @pytest.mark.parametrize(
     ("smaller_is_better", "expected"), [(True, 2.0), (False, 0.5)], ids=["latency", "bandwidth"]
 )
-def test_ratio_is_turned_so_that_larger_is_better(
-    smaller_is_better: bool, expected: float
-) -> None:
+def test_ratio_is_turned_so_that_larger_is_better(smaller_is_better: bool, expected: float) -> None:
     ratio = compare([10.0] * 5, [20.0] * 5, smaller_is_better=smaller_is_better)
     assert (ratio.median, ratio.low, ratio.high) == (expected, expected, expected)
 

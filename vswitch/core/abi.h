@@ -163,7 +163,8 @@ void fdb_flush_port(struct fdb *fdb, uint16_t port);
 
 /* ---- lpm.c: longest-prefix match over v4-mapped and v6 addresses; immutable once published */
 
-enum { ROUTE_PORT = 0, ROUTE_PEER = 65536 };   /* value: ROUTE_PORT + port id, ROUTE_PEER + peer id */
+/* A value is ROUTE_PORT + port id, or ROUTE_PEER + peer id. */
+enum { ROUTE_PORT = 0, ROUTE_PEER = 65536 };
 
 struct lpm *lpm_new(uint32_t routes);
 void lpm_free(struct lpm *t);

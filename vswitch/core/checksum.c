@@ -64,8 +64,8 @@ static uint16_t csum_frame(const struct packet *p, uint32_t offset)
 void csum_complete(struct packet *p)
 {
     uint16_t sum = (uint16_t)~csum_frame(p, p->csum_start);
-    /* RFC 768: a UDP checksum of zero means none, so zero is sent as all ones.  All ones is right for
-     * TCP as well: both are zero in one's complement. */
+    /* RFC 768: a UDP checksum of zero means none, so zero is sent as all ones.  All ones is right
+     * for TCP as well: both are zero in one's complement. */
     put_be16(p->head + p->csum_start + p->csum_offset, sum == 0 ? 0xffff : sum);
     p->flags &= (uint8_t)~PKT_NEEDS_CSUM;
 }

@@ -9,7 +9,8 @@ enum { WAYS = 8, SWEEP_PARTS = 64, PORT_SHARE = 4, DEFAULT_AGEING_S = 300 };
 #define MAC_MASK 0xffffffffffffull
 
 struct bucket {
-    CACHE_ALIGNED uint64_t word[WAYS]; /* mac | port << 48; 0: free (the all-zero MAC is not learned) */
+    /* mac | port << 48; 0: free (the all-zero MAC is not learned) */
+    CACHE_ALIGNED uint64_t word[WAYS];
 };
 
 struct fdb {

@@ -9,7 +9,8 @@
  *
  * Untrusted:  the MAC addresses.
  * Threads:    lookup, learn, sweep, dump and flush: any thread, at the same time; words are swapped
- *             with compare-and-swap.  A lost race costs one learning, which the next packet repeats.
+ *             with compare-and-swap.  A lost race costs one learning, which the next packet
+ *             repeats.
  */
 #ifndef VSW_FDB_H
 #define VSW_FDB_H
@@ -25,7 +26,8 @@ static inline bool mac_is_multicast(uint64_t mac) { return mac & 1; }
 uint16_t fdb_lookup(const struct fdb *fdb, uint64_t mac);
 /* Remembers that mac is behind port; false when its share, or the bucket, is full. */
 bool fdb_learn(struct fdb *fdb, uint64_t mac, uint16_t port, uint64_t now_ns);
-/* Forgets what is too old in a part of the table; called every so often, it gets around in a second. */
+/* Forgets what is too old in a part of the table; called every so often, it gets around in a
+ * second. */
 void fdb_sweep(struct fdb *fdb, uint64_t now_ns);
 
 #endif

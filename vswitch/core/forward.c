@@ -68,8 +68,10 @@ static int decide(struct forward *f, struct packet *p)
     return bridge_packet(f, &f->snapshot->bridges[bridge], p);
 }
 
-/* Sends all pending packets that go where the first of them goes.  Returns the bits of those gone. */
-static uint32_t send_group(struct forward *f, struct packet **pkts, const int *to, uint32_t *pending)
+/* Sends all pending packets that go where the first of them goes.  Returns the bits of those
+ * gone. */
+static uint32_t send_group(struct forward *f, struct packet **pkts, const int *to,
+                           uint32_t *pending)
 {
     struct packet *group[BURST];
     uint8_t at[BURST];

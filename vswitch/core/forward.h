@@ -15,8 +15,8 @@
 
 enum { ANSWER_BYTES = 2048, FLOOD_BYTES = 256 * 1024, ICMP_PER_SECOND = 1000 };
 
-/* A decision: the id of the port that gets the packet, or that nothing is left to do with it (it was
- * dropped and counted, answered, flooded, or is held). */
+/* A decision: the id of the port that gets the packet, or that nothing is left to do with it (it
+ * was dropped and counted, answered, flooded, or is held). */
 enum { VERDICT_DONE = -1 };
 
 struct forward {
@@ -34,8 +34,8 @@ struct forward {
 /* Sends n packets of a burst from q on and gives q its descriptors back; returns how many moved. */
 uint32_t forward_burst(struct forward *f, struct rxq *q, struct packet **pkts, uint32_t n);
 
-/* Sends the first len_bytes of answer_bytes to a port; fields of f->answer besides its bytes are the
- * caller's. */
+/* Sends the first len_bytes of answer_bytes to a port; fields of f->answer besides its bytes are
+ * the caller's. */
 void forward_answer(struct forward *f, struct port *to, uint32_t len_bytes);
 
 static inline void forward_drop(struct forward *f, enum drop reason)
@@ -48,12 +48,14 @@ static inline void forward_drop(struct forward *f, enum drop reason)
 /* An ARP or ND packet from a port of b: learns from it; true when it is dealt with, and must not be
  * bridged.  p is parsed. */
 bool proxy_handle(struct forward *f, const struct bridge *b, struct packet *p);
-bool proxy_is_resolution(const struct packet *p);   /* ARP, or neighbour solicitation/advertisement */
+/* ARP, or neighbour solicitation/advertisement. */
+bool proxy_is_resolution(const struct packet *p);
 /* Asks port for the MAC address of ip (16 bytes), in the name of from, which lives elsewhere. */
 void proxy_ask(struct forward *f, const struct bridge *b, struct port *port, const uint8_t *ip,
                const uint8_t *from);
 /* ip is at mac behind the ingress port, which owns it: learn, and send what waited for it. */
-void proxy_learned(struct forward *f, const struct bridge *b, const uint8_t *ip, const uint8_t *mac);
+void proxy_learned(struct forward *f, const struct bridge *b, const uint8_t *ip,
+                   const uint8_t *mac);
 
 /* ---- route.c */
 

@@ -45,7 +45,8 @@ void icmp6_checksum(uint8_t *ip6)
     put_be16(ip6 + 42, (uint16_t)~csum_fold(csum_add(sum, ip6 + 40, bytes)));
 }
 
-static uint32_t put_ip4(uint8_t *ip, const uint8_t *quoted, uint32_t quote_bytes, uint32_t mtu_bytes)
+static uint32_t put_ip4(uint8_t *ip, const uint8_t *quoted, uint32_t quote_bytes,
+                        uint32_t mtu_bytes)
 {
     uint8_t *icmp = ip + 20;
     memset(ip, 0, 28);
@@ -64,7 +65,8 @@ static uint32_t put_ip4(uint8_t *ip, const uint8_t *quoted, uint32_t quote_bytes
     return 28 + quote_bytes;
 }
 
-static uint32_t put_ip6(uint8_t *ip, const uint8_t *quoted, uint32_t quote_bytes, uint32_t mtu_bytes)
+static uint32_t put_ip6(uint8_t *ip, const uint8_t *quoted, uint32_t quote_bytes,
+                        uint32_t mtu_bytes)
 {
     uint8_t *icmp = ip + 40;
     memset(ip, 0, 48);

@@ -1,4 +1,5 @@
-/* lpm.c - longest-prefix match: one hash table for all prefixes, one probe per prefix length in use.
+/* lpm.c - longest-prefix match: one hash table for all prefixes, one probe per prefix length in
+ * use.
  *
  * IPv4 addresses are looked up as ::ffff:a.b.c.d, so one table and one walk serve both families.  A
  * mesh uses a handful of prefix lengths, so a lookup is a handful of probes whatever the number of

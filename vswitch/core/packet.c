@@ -6,7 +6,8 @@
  */
 #include "vswitch/core/port.h"
 
-enum { ETHERTYPE_IP4 = 0x0800, ETHERTYPE_IP6 = 0x86dd, ETHERTYPE_VLAN = 0x8100, ETHERTYPE_QINQ = 0x88a8 };
+enum { ETHERTYPE_IP4 = 0x0800, ETHERTYPE_IP6 = 0x86dd, ETHERTYPE_VLAN = 0x8100,
+       ETHERTYPE_QINQ = 0x88a8 };
 enum { PROTO_HOPOPTS = 0, PROTO_TCP = 6, PROTO_UDP = 17, PROTO_ROUTING = 43, PROTO_FRAGMENT = 44,
        PROTO_DSTOPTS = 60 };
 enum { MAX_VLAN_TAGS = 2, MAX_EXTENSION_HEADERS = 8 };
@@ -29,7 +30,8 @@ static bool parse_ip4(struct packet *p, uint32_t offset)
     return true;
 }
 
-/* Walks the extension headers that lie in head (RFC 8200, 4).  What lies beyond leaves l4_offset 0. */
+/* Walks the extension headers that lie in head (RFC 8200, 4).  What lies beyond leaves
+ * l4_offset 0. */
 static void parse_ip6_chain(struct packet *p, uint32_t offset, uint8_t next)
 {
     for (int i = 0; i < MAX_EXTENSION_HEADERS; i++) {
@@ -73,7 +75,9 @@ bool pkt_parse(struct packet *p)
         return false;
     uint32_t offset = 12;
     uint16_t type = get_be16(p->head + offset);
-    for (int tags = 0; tags < MAX_VLAN_TAGS && (type == ETHERTYPE_VLAN || type == ETHERTYPE_QINQ); tags++) {
+    for (int tags = 0; tags < MAX_VLAN_TAGS; tags++) {
+        if (type != ETHERTYPE_VLAN && type != ETHERTYPE_QINQ)
+            break;
         offset += 4;
         if (offset + 2 > p->head_len)
             return false;

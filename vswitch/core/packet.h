@@ -70,7 +70,8 @@ bool pkt_parse(struct packet *p);
  * receive function calls it when any offload field is set, and drops DROP_BAD_OFFLOAD on false. */
 bool pkt_offload_ok(struct packet *p);
 
-/* Copies len_bytes of the frame from offset on, head bytes from head.  The range is in the frame. */
+/* Copies len_bytes of the frame from offset on, head bytes from head.  The range is in the
+ * frame. */
 void pkt_copy(const struct packet *p, uint32_t offset, uint8_t *to, uint32_t len_bytes);
 
 /* A walk over the frame's bytes as pieces of memory, starting at any offset: head first, then
@@ -90,17 +91,19 @@ uint32_t pkt_cursor_next(struct pkt_cursor *c, uint32_t max_bytes, const uint8_t
 
 /* Unfolded one's-complement sum of bytes at an even offset of the whole. */
 uint64_t csum_add(uint64_t sum, const uint8_t *bytes, size_t len_bytes);
-uint16_t csum_fold(uint64_t sum);          /* not complemented */
-/* Completes a PKT_NEEDS_CSUM packet: sums the frame from csum_start on, writes into head, clears the flag. */
+uint16_t csum_fold(uint64_t sum); /* not complemented */
+/* Completes a PKT_NEEDS_CSUM packet: sums the frame from csum_start on, writes into head, clears
+ * the flag. */
 void csum_complete(struct packet *p);
-void csum_ipv4_header(uint8_t *ip);        /* rewrites the header checksum of the IPv4 header at ip */
+/* Rewrites the header checksum of the IPv4 header at ip. */
+void csum_ipv4_header(uint8_t *ip);
 
 /* ---- gso.c */
 
 /* Cuts a GSO packet into packets of at most mss payload bytes, without copying payload: each has a
- * head of its own with lengths, IPv4 id, TCP sequence and flags put right (RFC 9293; FIN and PSH on the
- * last, CWR on the first), PKT_NEEDS_CSUM with a right pseudo-header sum, and segments that point
- * into the original.  The original must have passed pkt_offload_ok(). */
+ * head of its own with lengths, IPv4 id, TCP sequence and flags put right (RFC 9293; FIN and PSH on
+ * the last, CWR on the first), PKT_NEEDS_CSUM with a right pseudo-header sum, and segments that
+ * point into the original.  The original must have passed pkt_offload_ok(). */
 enum { CUT_SEGMENTS = 66 };  /* MAX_SEGMENTS, the headers, and payload that lies in head */
 
 struct gso_cut {

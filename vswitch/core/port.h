@@ -6,8 +6,8 @@
  * Untrusted:  nothing in these structs; port types check what comes from guests and peers.
  * Threads:    rxq functions: the worker that polls the queue.  tx: any worker, also at the same
  *             time; the port locks per queue (struct trylock).  Python changes an rxq only while no
- *             published snapshot lists it; what tx reads is swapped by pointer, old memory is freed after worker_sync()
- *             of all workers.
+ *             published snapshot lists it; what tx reads is swapped by pointer, old memory is freed
+ *             after worker_sync() of all workers.
  */
 #ifndef VSW_PORT_H
 #define VSW_PORT_H
@@ -35,15 +35,16 @@ enum { SEGMENT_POOL = 1024 };    /* a burst ends early when its packets use them
 /* A receive queue: where a worker takes packets from.
  *
  * burst:  describes up to max packets, oldest first, starting at the first that is not done;
- *         without done() in between it yields the same packets again, read anew, and possibly more.  Bounded in
- *         packets and in bytes (RX_BURST_BYTES).  Packets dropped by the port itself are counted and do not appear.
+ *         without done() in between it yields the same packets again, read anew, and possibly more.
+ *         Bounded in packets and in bytes (RX_BURST_BYTES).  Packets dropped by the port itself are
+ *         counted and do not appear.
  * done:   the first n packets of the last burst are finished; their descriptors go back.  Here, not
  *         in burst, rx_packets and rx_bytes are counted; tx counts what it delivers.
  * arm:    asks for a notification on fd; true when packets came in meanwhile (then not asleep).
  * disarm: notifications are not wanted (the queue is being polled).
  * fd:     watched edge-triggered while a snapshot lists the queue; -1: none (then never asleep).
- * sent:   worker's: bit i is set when packet i of the next burst was sent already, because one before
- *         it waits for a full destination.
+ * sent:   worker's: bit i is set when packet i of the next burst was sent already, because one
+ *         before it waits for a full destination.
  */
 struct rxq {
     uint32_t (*burst)(struct rxq *q, struct breath *b, struct packet **out, uint32_t max);
@@ -65,9 +66,10 @@ enum tx_flags {
 };
 
 /* tx: takes the first packets of pkts, in order, and returns how many; each was delivered, or
- *     dropped and counted here.  With TX_MAY_WAIT a full queue (or one that another worker holds) may take fewer, for at
- *     most TX_WAIT_NS until it drops; without, all are taken.  Must not change the packets other than head
- *     bytes it has to complete (checksums): a flooded packet goes to several ports.
+ *     dropped and counted here.  With TX_MAY_WAIT a full queue (or one that another worker holds)
+ *     may take fewer, for at most TX_WAIT_NS until it drops; without, all are taken.  Must not
+ *     change the packets other than head bytes it has to complete (checksums): a flooded packet
+ *     goes to several ports.
  */
 struct port {
     uint32_t (*tx)(struct port *p, struct breath *b, struct packet *const *pkts, uint32_t n,

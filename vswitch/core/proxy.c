@@ -1,7 +1,8 @@
 /* proxy.c - ARP (RFC 826) and neighbour discovery (RFC 4861) at the edge between bridge and mesh.
  *
- * An address of the bridge's subnets that a mesh peer owns is answered with the bridge's router MAC;
- * one that is local, unknown, or link-local never is.  What passes teaches where local addresses are.
+ * An address of the bridge's subnets that a mesh peer owns is answered with the bridge's router
+ * MAC; one that is local, unknown, or link-local never is.  What passes teaches where local
+ * addresses are.
  *
  * Untrusted, Threads: see forward.h.
  */

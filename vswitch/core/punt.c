@@ -32,7 +32,8 @@ void punt_ring_free(struct punt_ring *r)
 bool punt_put(struct punt_ring *r, const struct punt *head, const void *data, uint32_t len_bytes)
 {
     uint32_t tail = load_relaxed(&r->tail);
-    if (len_bytes > PUNT_BYTES || tail - load_acquire(&r->head) == PUNT_SLOTS) /* pairs with punt_next */
+    /* load_acquire pairs with punt_next */
+    if (len_bytes > PUNT_BYTES || tail - load_acquire(&r->head) == PUNT_SLOTS)
         return false;
     struct punt *slot = &r->slots[tail % PUNT_SLOTS];
     memcpy(slot, head, offsetof(struct punt, data));

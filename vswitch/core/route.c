@@ -1,8 +1,8 @@
 /* route.c - IP packets between bridges and the mesh.
  *
- * VMs see one subnet: TTL is not decremented, and the answer to "who has it" decides what comes here.
- * The source of each packet must belong to whoever sent it: the port for what leaves, the peer for
- * what arrives (WireGuard's cryptokey routing, with one table for both directions).
+ * VMs see one subnet: TTL is not decremented, and the answer to "who has it" decides what comes
+ * here.  The source of each packet must belong to whoever sent it: the port for what leaves, the
+ * peer for what arrives (WireGuard's cryptokey routing, with one table for both directions).
  *
  * Untrusted, Threads: see forward.h.
  */

@@ -49,7 +49,8 @@ int snapshot_add_bridge(struct snapshot *s, struct fdb *fdb, const uint8_t *rout
     return (int)s->bridges_count++;
 }
 
-int snapshot_add_subnet(struct snapshot *s, uint32_t bridge, const uint8_t *address, uint32_t prefix)
+int snapshot_add_subnet(struct snapshot *s, uint32_t bridge, const uint8_t *address,
+                        uint32_t prefix)
 {
     if (bridge >= s->bridges_count || prefix > 128)
         return -EINVAL;

@@ -4,8 +4,8 @@
  * address that the snapshot points to; a snapshot owns none of it.
  *
  * Untrusted:  nothing.
- * Threads:    built and freed by the control thread; once published, read by workers until they have
- *             adopted another one (worker_sync).
+ * Threads:    built and freed by the control thread; once published, read by workers until they
+ *             have adopted another one (worker_sync).
  */
 #ifndef VSW_SNAPSHOT_H
 #define VSW_SNAPSHOT_H

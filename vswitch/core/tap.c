@@ -153,7 +153,8 @@ static void put_header(const struct packet *p, struct virtio_net_hdr_mrg_rxbuf *
         if (p->flags & PKT_GSO_ECN)
             h->gso_type |= VIRTIO_NET_HDR_GSO_ECN;
         h->gso_size = p->gso_size;
-        h->hdr_len = p->l4_offset + (p->l4_protocol == 6 ? (p->head[p->l4_offset + 12] >> 4) * 4u : 8u);
+        h->hdr_len = p->l4_offset;
+        h->hdr_len += p->l4_protocol == 6 ? (p->head[p->l4_offset + 12] >> 4) * 4u : 8u;
     }
 }
 
@@ -211,7 +212,8 @@ static uint32_t tap_tx(struct port *port, struct breath *b, struct packet *const
 
 struct port *tap_port_new(uint16_t id, int fd)
 {
-    struct tap_port *t = aligned_alloc(CACHE_LINE, (sizeof(*t) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
+    size_t bytes = (sizeof(struct tap_port) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    struct tap_port *t = aligned_alloc(CACHE_LINE, bytes);
     if (!t)
         return NULL;
     memset(t, 0, sizeof(*t));
@@ -223,8 +225,8 @@ struct port *tap_port_new(uint16_t id, int fd)
     }
     t->fd = fd;
     t->port.tx = tap_tx;
-    t->rxq = (struct rxq){.burst = tap_burst, .done = tap_done, .arm = tap_arm, .disarm = tap_disarm,
-                          .port = &t->port, .fd = fd};
+    t->rxq = (struct rxq){.burst = tap_burst, .done = tap_done, .arm = tap_arm,
+                          .disarm = tap_disarm, .port = &t->port, .fd = fd};
     return &t->port;
 }
 
