@@ -1,21 +1,20 @@
 /* worker.c - the breath: the one loop that moves data.
  *
- * A breath adopts the newest snapshot, visits each queue on the poll list once, and forwards what it
- * finds to completion.  A queue that stays quiet is armed for a notification and leaves the list; a
- * worker with an empty list sleeps in epoll.  Watched files are edge-triggered, so nobody has to
- * read a kick's counter, and an event that nobody wanted costs nothing but a look.
+ * A breath adopts the newest snapshot, visits each queue on the poll list once, and forwards what
+ * it finds to completion.  A queue that stays quiet is armed for a notification and leaves the
+ * list; a worker with an empty list sleeps in epoll.  Watched files are edge-triggered, so nobody
+ * has to read a kick's counter, and an event that nobody wanted costs nothing but a look.
  *
  * Untrusted:  nothing here looks into packets.
  * Threads:    worker_run and worker_breathe: the worker's own thread.  worker_publish, worker_sync,
  *             worker_stop, counters and punts: the control thread, at any time.
- *             Grace: the breath.  Whoever publishes or unlinks takes a ticket (asked); the worker shows the newest ticket
- *             that it saw at the start of a breath (seen).  Once seen reaches the ticket, the worker has let go of
- *             everything older.
+ *             Grace: the breath.  Whoever publishes or unlinks takes a ticket (asked); the worker
+ *             shows the newest ticket that it saw at the start of a breath (seen).  Once seen
+ *             reaches the ticket, the worker has let go of everything older.
  */
 #include "vswitch/core/worker.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -124,11 +123,9 @@ static bool rest_queue(struct worker *w, uint32_t i)
     uint64_t now_ns = w->forward.breath.now_ns;
     if (!q->sleeps || w->forward.snapshot->idle == IDLE_POLL)
         return false;
-    if (q->quiet_since_ns == 0) {
+    if (q->quiet_since_ns == 0)
         q->quiet_since_ns = now_ns;
-        return false;
-    }
-    if (now_ns - q->quiet_since_ns < SPIN_NS)
+    if (now_ns - q->quiet_since_ns < SPIN_NS && !patience_is_out(&w->patience, now_ns))
         return false;
     if (q->arm(q)) {
         q->disarm(q);
@@ -237,7 +234,7 @@ static uint64_t rest(struct worker *w, uint32_t moved, uint64_t before)
         look_at_events(w, 0);
     }
     if (moved == 0 && w->forward.snapshot->idle == IDLE_ADAPTIVE)
-        sched_yield(); /* a guest may share this CPU: it is who we wait for */
+        patience_yield(&w->patience);
     return before;
 }
 
@@ -255,6 +252,8 @@ int worker_run(struct worker *w)
     store_release(&w->running, 1); /* pairs with worker_sync */
     fence_full();                  /* running is seen before published is read: see worker_sync */
     add_relaxed(&w->asked, 1);     /* adopt what was published while we did not run */
+    if (w->epoll_fd < 0)
+        adopt(w, NULL);            /* nothing was: sleep until something is */
     uint64_t before = cycles_now();
     while (!load_acquire(&w->stop)) { /* pairs with worker_stop */
         uint32_t moved = breathe(w, clock_now_ns());
@@ -285,8 +284,9 @@ static uint64_t take_ticket(struct worker *w)
 
 void worker_publish(struct worker *w, const struct snapshot *s)
 {
-    store_release(&w->published, s);                                     /* pairs with look_at_control */
-    store_release(&w->published_count, load_relaxed(&w->published_count) + 1); /* likewise */
+    uint64_t count = load_relaxed(&w->published_count) + 1;
+    store_release(&w->published, s);           /* pairs with look_at_control */
+    store_release(&w->published_count, count); /* likewise */
     take_ticket(w);
 }
 
@@ -294,7 +294,8 @@ int worker_sync(struct worker *w, uint64_t timeout_ns)
 {
     uint64_t ticket = take_ticket(w), deadline = clock_now_ns() + timeout_ns;
     fence_full(); /* the ticket is seen before running is read: see worker_run */
-    while (load_acquire(&w->running) && load_acquire(&w->seen) < ticket) { /* pairs with look_at_control */
+    /* pairs with worker_run and look_at_control */
+    while (load_acquire(&w->running) && load_acquire(&w->seen) < ticket) {
         if (clock_now_ns() > deadline)
             return -ETIMEDOUT;
         struct timespec pause = {.tv_nsec = 20000};

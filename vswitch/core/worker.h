@@ -9,10 +9,11 @@
 
 #include "vswitch/core/fdb.h"
 #include "vswitch/core/forward.h"
+#include "vswitch/core/patience.h"
 #include "vswitch/core/punt.h"
 
 enum {
-    SPIN_NS = 50 * 1000,           /* a queue is polled for so long after its last packet */
+    SPIN_NS = 200 * 1000,          /* a queue is polled for so long after its last packet */
     TICK_NS = 15 * 1000 * 1000,
     SLEEP_MS = 1000,               /* at the longest; the MAC table ages meanwhile */
     LOOK_EVERY = 32,               /* busy breaths between two looks for kicks */
@@ -26,6 +27,7 @@ struct worker {
     uint32_t armed_count;
     uint32_t since_look;
     uint64_t tick_ns;
+    struct patience patience;
     int epoll_fd;
     uint64_t adopted_count;        /* published_count of forward.snapshot */
     struct packet packets[BURST];
@@ -33,7 +35,7 @@ struct worker {
     struct punt_ring *punts;
 
     CACHE_ALIGNED struct worker_counters counters; /* written by the worker, read by anyone */
-    uint64_t seen;                 /* newest ticket whose effects the worker has seen; written by it */
+    uint64_t seen;                 /* newest ticket that the worker has seen; written by it */
     uint32_t running;              /* written by the worker */
     CACHE_ALIGNED uint64_t asked;  /* tickets taken, by the control thread and once by worker_run */
     const struct snapshot *published;

@@ -1,0 +1,44 @@
+/* patience.h - how long a worker that has nothing to do may keep its CPU from others.
+ *
+ * Polling an empty queue is right as long as nobody else wants the CPU: the next packet is then
+ * seen at once, and nobody pays for a wake-up.  A guest on the same CPU changes that.  One that
+ * answers and sleeps again runs whenever we yield, and polling between its turns still pays.  One
+ * that is always ready to run loses as much as we poll: the scheduler shares fairly between its
+ * work and our idling, so yielding is not enough and the worker has to sleep.
+ *
+ * The two are told apart by what yielding finds.  A yield that returns at once means that the CPU
+ * was ours alone.  When less than a tenth of a window goes by in such turns, somebody else is
+ * always ready, and polling stops for a while.
+ *
+ * Untrusted:  nothing.
+ * Threads:    belongs to one worker.
+ */
+#ifndef VSW_PATIENCE_H
+#define VSW_PATIENCE_H
+
+#include "vswitch/core/base.h"
+
+enum {
+    PATIENCE_WINDOW_NS = 1000 * 1000,
+    PATIENCE_ALONE_NS = 2 * 1000,          /* a yield that takes less let nobody run */
+    PATIENCE_ALONE_SHARE = 10,             /* of a window alone: one in so many */
+    PATIENCE_SLEEP_NS = 10 * 1000 * 1000,  /* no polling for so long, then another try */
+};
+
+struct patience {
+    uint64_t window_ns;    /* when the window began */
+    uint64_t alone_ns;     /* of it, in turns that nobody else wanted */
+    uint64_t yielded_ns;   /* when the last yield returned */
+    uint64_t out_until_ns;
+};
+
+/* Whether an empty queue is to be left at once. */
+static inline bool patience_is_out(const struct patience *p, uint64_t now_ns)
+{
+    return now_ns < p->out_until_ns;
+}
+
+/* Lets others have the CPU, and learns whether there were any. */
+void patience_yield(struct patience *p);
+
+#endif
