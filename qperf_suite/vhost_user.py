@@ -22,9 +22,13 @@ STOP_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class HostPlan:
-    """One host of the mesh. ports: guest → its address.  endpoint: address of the veth end."""
+    """One host of the mesh.
+
+    cpu: of its worker.  ports: guest → its address.  endpoint: address of the veth end.
+    """
 
     name: str
+    cpu: int
     endpoint: str
     ports: dict[str, str]
     private_key_file: Path
@@ -35,6 +39,9 @@ def host_config(plan: HostPlan, peers: list[HostPlan], folder: Path) -> str:
     """The configuration file of one host, TOML."""
     lines = [
         f'control = "{folder}/{plan.name}.control"',
+        "",
+        "[workers]",
+        f"cpus = [{plan.cpu}]",
         "",
         "[bridges.br0]",
         'subnets = ["10.5.0.0/24"]',
@@ -141,7 +148,10 @@ class VhostUserSystem(System):
         )
         if made.returncode != 0:
             raise SuiteError(f"vsw keygen: {made.stderr.strip()}")
-        return HostPlan(host, f"192.0.2.{index}", ports, key, made.stdout.strip())
+        # Hosts have CPUs of their own; here each host's worker takes another of this machine's.
+        cpus = sorted(os.sched_getaffinity(0))
+        cpu = cpus[(index - 1) % len(cpus)]
+        return HostPlan(host, cpu, f"192.0.2.{index}", ports, key, made.stdout.strip())
 
     def _run_switch(self, host: str, config: Path, stack: ExitStack) -> None:
         """Start the daemon in its host and wait until it says READY=1 (sd_notify(3))."""

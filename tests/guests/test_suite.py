@@ -1,6 +1,6 @@
 """A miniature of the suite's run, with real guests.
 
-    host a:  a1 ── br0 ── a2      twice, for both drivers; and behind NAT
+host a:  a1 ── br0 ── a2      twice, for both drivers; and behind NAT
 """
 
 import io

@@ -88,8 +88,8 @@ def test_agent_refuses_commands_that_the_line_would_cut() -> None:
 
 
 def test_configuration_names_ports_and_peers() -> None:
-    a = HostPlan("a", "192.0.2.1", {"a1": "10.5.0.1"}, Path("/tmp/x/a.key"), "KEY-A")
-    b = HostPlan("b", "192.0.2.2", {"b1": "10.5.0.3"}, Path("/tmp/x/b.key"), "KEY-B")
+    a = HostPlan("a", 0, "192.0.2.1", {"a1": "10.5.0.1"}, Path("/tmp/x/a.key"), "KEY-A")
+    b = HostPlan("b", 1, "192.0.2.2", {"b1": "10.5.0.3"}, Path("/tmp/x/b.key"), "KEY-B")
     config = tomllib.loads(host_config(a, [b], Path("/tmp/x")))
     port = config["bridges"]["br0"]["ports"]["a1"]
     assert port == {
