@@ -238,7 +238,10 @@ class UmlGuest(Guest):
 
 
 class QemuGuest(Guest):
-    """A QEMU guest with Debian's cloud kernel; KVM only when told so, otherwise TCG."""
+    """A QEMU guest with Debian's cloud kernel; KVM only when told so, otherwise TCG.
+
+    hugepages: its memory is made of 2 MiB pages, which have to be reserved.
+    """
 
     def __init__(
         self,
@@ -251,17 +254,21 @@ class QemuGuest(Guest):
         memory_mib: int = 256,
         vcpus: int = 1,
         kvm: bool = False,
+        hugepages: bool = False,
     ) -> None:
         super().__init__(
             name, nics=nics, addresses=addresses, netns=netns, cpus=cpus, memory_mib=memory_mib
         )
         self.vcpus = vcpus
         self.kvm = kvm
+        self.hugepages = hugepages
 
     def _command(self, folder: Path, line_fd: int) -> list[str]:
         image = qemu_image()
         accelerator = ["-accel", "kvm", "-cpu", "host"] if self.kvm else _TCG
         memory = f"memory-backend-memfd,id=ram,size={self.memory_mib}M,share=on"
+        if self.hugepages:
+            memory += ",hugetlb=on,hugetlbsize=2M"
         command = [
             *("--", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
             *("-machine", "q35,memory-backend=ram", "-object", memory, *accelerator),

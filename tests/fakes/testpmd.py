@@ -11,18 +11,10 @@ from types import TracebackType
 from typing import Self
 
 from tests.fakes.daemons import until
+from tests.fakes.hugepages import reserve_hugepages
 
-HUGEPAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
-HUGEPAGES_WANTED = 256
+HUGEPAGES_WANTED = 256  # testpmd shares its memory as hugepages
 PROMPT = "testpmd> "
-
-
-def reserve_hugepages() -> None:
-    """testpmd shares its memory as hugepages; ours to reserve at run time, as root."""
-    if int(HUGEPAGES.read_text()) < HUGEPAGES_WANTED:
-        HUGEPAGES.write_text(str(HUGEPAGES_WANTED))
-    got = int(HUGEPAGES.read_text())
-    assert got >= HUGEPAGES_WANTED, f"only {got} hugepages of {HUGEPAGES_WANTED} to be had"
 
 
 class Testpmd:
@@ -35,7 +27,7 @@ class Testpmd:
     MACS = ("02:00:00:00:70:00", "02:00:00:00:70:01")
 
     def __init__(self, sockets: Sequence[Path], *, listens: bool, options: str = "") -> None:
-        reserve_hugepages()
+        reserve_hugepages(HUGEPAGES_WANTED)
         devices = [
             f"--vdev=net_virtio_user{i},path={path},mac={self.MACS[i]}"
             f",server={int(listens)},{options}"
