@@ -19,7 +19,7 @@
 
 static uint32_t lane_burst(struct rxq *q, struct breath *b, struct packet **out, uint32_t max);
 static void lane_done(struct rxq *q, struct breath *b, uint32_t n);
-static bool lane_arm(struct rxq *q, struct breath *b);
+static bool lane_arm(struct rxq *q);
 static void lane_disarm(struct rxq *q);
 
 int lane_new(struct lane **out, struct mesh *m, uint32_t number, int fd)
@@ -201,10 +201,9 @@ static void lane_done(struct rxq *q, struct breath *b, uint32_t n)
 }
 
 /* What waits to be sent keeps the lane awake; what came in after the last burst is taken now. */
-static bool lane_arm(struct rxq *q, struct breath *b)
+static bool lane_arm(struct rxq *q)
 {
     struct lane *lane = CONTAINER_OF(q, struct lane, rxq);
-    (void)b;
     if (train_pending(&lane->trains) || lane->first != lane->count ||
         lane->slot != lane->slot_count)
         return true;

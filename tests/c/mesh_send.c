@@ -79,7 +79,7 @@ static void test_waits(void)
     begin(EAGAIN, 0, false);
     rig_tcp(&frame, 4, 20000, 1000, TCP_ACK);
     CHECK(rig_send(&a, &frame) == 1); /* sealed */
-    CHECK(a.rxq->arm(a.rxq, &a.breath)); /* does not fall asleep on it */
+    CHECK(a.rxq->arm(a.rxq));         /* does not fall asleep on it */
     CHECK(rig_send(&a, &frame) == 0);
     struct packet *p = &frame.packet;
     struct port *port = mesh_port(a.mesh);
@@ -88,7 +88,7 @@ static void test_waits(void)
     CHECK(rig_send(&a, &frame) == 0 && receive_all() == 0);
     fail_with = 0;
     CHECK(a.rxq->burst(a.rxq, &a.breath, out, BURST) == 0); /* no more tx needed */
-    CHECK(receive_all() == 20000 && rig_drops(&a, DROP_SEND) == 1 && !a.rxq->arm(a.rxq, &a.breath));
+    CHECK(receive_all() == 20000 && rig_drops(&a, DROP_SEND) == 1 && !a.rxq->arm(a.rxq));
     end();
 }
 

@@ -170,7 +170,7 @@ static void move(struct vhost_queue **queues)
     CHECK(taken <= n && ((breath.now_ns & 1) || taken == n));
     tx->done(tx, &breath, taken);
     CHECK(control->burst(control, &breath, out, BURST) == 0);
-    if (tx->arm(tx, &breath))
+    if (tx->arm(tx))
         tx->disarm(tx);
 }
 

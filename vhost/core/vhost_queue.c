@@ -8,11 +8,9 @@
 
 #include "vhost/core/vhost_port.h"
 
-static bool queue_arm(struct rxq *rxq, struct breath *b)
+static bool queue_arm(struct rxq *rxq)
 {
     struct vhost_queue *q = CONTAINER_OF(rxq, struct vhost_queue, rxq);
-    if (q->call_due_ns != 0)
-        vhost_queue_call(q, b);
     return virtq_arm(&q->vq);
 }
 
@@ -102,24 +100,8 @@ void vhost_queue_status_read(const struct vhost_queue *q, struct vhost_queue_sta
 
 void vhost_queue_publish(struct vhost_queue *q, struct breath *b)
 {
-    virtq_publish(&q->vq);
-    vhost_queue_call(q, b);
-}
-
-void vhost_queue_complete(struct vhost_queue *q, struct breath *b)
-{
-    virtq_publish(&q->vq);
-    if (q->call_due_ns == 0)
-        q->call_due_ns = b->now_ns + CALL_DELAY_NS;
-    uint16_t untold = (uint16_t)(q->vq.used_idx - q->vq.signalled);
-    if (untold >= min_u32(CALL_CHAINS, q->vq.num / 4u)) /* before a small ring runs out */
-        vhost_queue_call(q, b);
-}
-
-void vhost_queue_call(struct vhost_queue *q, struct breath *b)
-{
     struct counters *c = port_counters(&q->port->port, b);
-    q->call_due_ns = 0;
+    virtq_publish(&q->vq);
     if (virtq_wants_call(&q->vq)) {
         call_driver(q);
         counter_add(&c->notifications_sent, 1);

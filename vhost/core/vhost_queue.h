@@ -19,8 +19,6 @@ struct vhost_rx {
     bool gso[BURST];
 };
 
-enum { CALL_DELAY_NS = 50 * 1000, CALL_CHAINS = 64 };
-
 enum vhost_put { PUT_DONE, PUT_DROPPED, PUT_FULL };
 
 /* A guest's RX ring: room that was found for one packet, and the wait for more. */
@@ -45,7 +43,6 @@ struct vhost_queue {
     uint32_t enabled;
     int call_fd;
     bool reported;                   /* that it broke */
-    uint64_t call_due_ns;            /* of completions not told yet; 0: none */
     uint32_t index;
     uint32_t role;
     union {
@@ -56,16 +53,6 @@ struct vhost_queue {
 
 /* Gives the used chains to the driver and calls it when it wants that. */
 void vhost_queue_publish(struct vhost_queue *q, struct breath *b);
-/* Gives them, and calls later: a driver that hears of frames sent only frees them, and a call costs
- * it more than that.  Comes with CALL_CHAINS of them, CALL_DELAY_NS after the first, or when the
- * queue goes to sleep. */
-void vhost_queue_complete(struct vhost_queue *q, struct breath *b);
-/* The call that vhost_queue_complete() put off, when it is due. */
-static inline bool vhost_queue_call_is_due(const struct vhost_queue *q, const struct breath *b)
-{
-    return q->call_due_ns != 0 && b->now_ns >= q->call_due_ns;
-}
-void vhost_queue_call(struct vhost_queue *q, struct breath *b);
 /* Tells the control thread once that the ring broke. */
 void vhost_queue_report(struct vhost_queue *q);
 

@@ -28,8 +28,6 @@ uint32_t vhost_rx_burst(struct rxq *rxq, struct breath *b, struct packet **out, 
     struct vhost_rx *rx = &q->rx;
     uint32_t n = min_u32(min_u32(virtq_available(&q->vq), max), BURST);
     uint32_t count = 0, dropped = 0, segs = 0, bytes = 0;
-    if (unlikely(vhost_queue_call_is_due(q, b)))
-        vhost_queue_call(q, b);
     if (n == 0 || unlikely(!load_relaxed(&q->enabled)))
         return burst_nothing(q, b, n);
     for (uint32_t i = 0; i < n; i++) {
@@ -80,7 +78,7 @@ void vhost_rx_done(struct rxq *rxq, struct breath *b, uint32_t n)
         gso += q->rx.gso[i];
     }
     q->rx.count = 0;
-    vhost_queue_complete(q, b);
+    vhost_queue_publish(q, b);
     counter_add(&c->rx_packets, n);
     counter_add(&c->rx_bytes, bytes);
     counter_add(&c->rx_gso_packets, gso);

@@ -49,7 +49,7 @@ enum { SEGMENT_POOL = 1024 };    /* a burst ends early when its packets use them
 struct rxq {
     uint32_t (*burst)(struct rxq *q, struct breath *b, struct packet **out, uint32_t max);
     void (*done)(struct rxq *q, struct breath *b, uint32_t n);
-    bool (*arm)(struct rxq *q, struct breath *b);
+    bool (*arm)(struct rxq *q);
     void (*disarm)(struct rxq *q);
     struct port *port;
     int fd;

@@ -127,7 +127,7 @@ static bool rest_queue(struct worker *w, uint32_t i)
         q->quiet_since_ns = now_ns;
     if (now_ns - q->quiet_since_ns < SPIN_NS && !patience_is_out(&w->patience, now_ns))
         return false;
-    if (q->arm(q, &w->forward.breath)) {
+    if (q->arm(q)) {
         q->disarm(q);
         return false;
     }
