@@ -1,5 +1,7 @@
 """Between bridge and mesh: routes, source checks, ARP and ND by proxy, neighbours, too-big."""
 
+import socket
+
 import pytest
 from _dataplane import lib
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -296,3 +298,55 @@ def test_tso_frames_pass_whatever_their_size_but_datagrams_keep_theirs():
         b.settle()
         assert len(b.ports[2].receive_raw()) == 2
         assert b.ports[0].drops == {"too_big": 1}
+
+
+def test_what_waits_for_a_full_guest_is_routed_anew_as_it_came():
+    with box() as b:
+        b.ports[1].send(answer(4, HERE[4][1], B))
+        b.settle()
+        b.ports[1].device.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        sent = Ether(dst=ROUTER_MAC, src=A) / packet(4, HERE[4][0], HERE[4][1], 30000)
+        moved, count = 1, 0
+        while moved:
+            b.ports[0].send(sent)
+            count += 1
+            moved = b.breathe()
+            assert b.ports[0].drops == {}
+            assert count < 500
+        b.breathe()
+        assert b.ports[0].drops == {}, "it waits"
+        got = len(b.ports[1].receive_raw())
+        b.settle()
+        assert got + len(b.ports[1].receive_raw()) == count
+
+
+def test_a_port_of_many_addresses_leaves_room_for_others():
+    routes = [("10.5.0.0", 24, 0), ("10.6.0.0", 28, 1), (THERE[4], 32, lib.ROUTE_PEER)]
+    with SwitchBox(2, mesh=True, routes=routes, subnets=[("10.5.0.0", 24)]) as b:
+        for last in range(256):  # the table has room for 128
+            b.ports[0].send(question(4, f"10.5.0.{last}", "10.5.0.1"))
+            b.settle()
+        for last in range(8):
+            b.ports[1].send(question(4, f"10.6.0.{last}", "10.5.0.1", B))
+            b.settle()
+        b.ports[1].receive_raw()
+        for last in range(8):
+            b.ports[2].send(*from_mesh(4, THERE[4], f"10.6.0.{last}"))
+            b.settle()
+        assert [f.dst for f in b.ports[1].receive()] == [B] * 8
+        assert b.ports[2].drops == {}
+
+
+@pytest.mark.parametrize("network", ["10.5.0.", "fd00::"])
+def test_every_guest_of_a_host_is_known(network):
+    version = 6 if ":" in network else 4
+    routes = [(f"{network}", 64, 1)] if version == 6 else [("10.5.0.0", 24, 1)]
+    routes.append((OUTSIDE[version], 128 if version == 6 else 32, lib.ROUTE_PEER))
+    with SwitchBox(2, mesh=True, routes=routes) as b:
+        for last in range(10, 40):
+            b.ports[1].send(answer(version, f"{network}{last}", B))
+            b.settle()
+        for last in range(10, 40):
+            b.ports[2].send(*from_mesh(version, OUTSIDE[version], f"{network}{last}"))
+            b.settle()
+        assert [f.dst for f in b.ports[1].receive()] == [B] * 30

@@ -64,7 +64,9 @@ void neighbours_free(struct neighbours *n)
 
 static struct neighbour *bucket_of(const struct neighbours *n, const uint64_t ip[2])
 {
-    uint64_t h = (ip[0] ^ ip[1] * 0x9e3779b97f4a7c15ull) * 0xbf58476d1ce4e5b9ull;
+    uint64_t h = ip[0] ^ ip[1] * 0x9e3779b97f4a7c15ull;
+    /* The last bytes of an address stand highest, and a product carries upwards only. */
+    h = (h ^ h >> 32) * 0xbf58476d1ce4e5b9ull;
     return &n->entries[((uint32_t)(h >> 32) & n->buckets_mask) * WAYS];
 }
 
@@ -117,18 +119,33 @@ enum neighbour_state neighbour_lookup(const struct neighbours *n, const uint8_t 
     return NEIGHBOUR_UNKNOWN;
 }
 
-/* The entry to write: the address's own, a free one, or the oldest that the same port holds. */
+static int held_by(const struct neighbour *bucket, uint16_t port)
+{
+    int held = 0;
+    for (int i = 0; i < WAYS; i++)
+        held += bucket[i].used && bucket[i].port == port;
+    return held;
+}
+
+/* The entry to write: the address's own, a free one, the oldest of a port that holds at least two
+ * more than this one, or the oldest of this port.  Who owns many addresses could fill the table
+ * otherwise, and nobody else's would ever be learned. */
 static struct neighbour *choose(struct neighbour *bucket, const uint64_t ip[2], uint16_t port)
 {
-    struct neighbour *best = NULL;
+    struct neighbour *unused = NULL, *other = NULL, *own = NULL;
+    int held = held_by(bucket, port);
     for (int i = 0; i < WAYS; i++) {
         struct neighbour *e = &bucket[i];
-        if (e->used && e->ip[0] == ip[0] && e->ip[1] == ip[1])
+        if (!e->used)
+            unused = e;
+        else if (e->ip[0] == ip[0] && e->ip[1] == ip[1])
             return e;
-        if (!e->used || (e->port == port && (!best || (best->used && e->seen_s < best->seen_s))))
-            best = e;
+        else if (e->port == port)
+            own = !own || e->seen_s < own->seen_s ? e : own;
+        else if (held_by(bucket, e->port) > held + 1)
+            other = !other || e->seen_s < other->seen_s ? e : other;
     }
-    return best;
+    return unused ? unused : other ? other : own;
 }
 
 void neighbour_learn(struct neighbours *n, const uint8_t *ip_bytes, const uint8_t *mac_bytes,

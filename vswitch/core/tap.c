@@ -44,8 +44,6 @@ static bool take_offload(struct packet *p, const struct virtio_net_hdr *h)
     } else if (h->flags & VIRTIO_NET_HDR_F_DATA_VALID) {
         p->flags |= PKT_CSUM_VALID;
     }
-    if (h->gso_type & VIRTIO_NET_HDR_GSO_ECN)
-        p->flags |= PKT_GSO_ECN;
     if (type == VIRTIO_NET_HDR_GSO_TCPV4)
         p->gso_type = GSO_TCP4;
     else if (type == VIRTIO_NET_HDR_GSO_TCPV6)
@@ -57,6 +55,8 @@ static bool take_offload(struct packet *p, const struct virtio_net_hdr *h)
     if (p->gso_type == GSO_NONE)
         return p->flags == 0 || pkt_offload_ok(p);
     p->gso_size = h->gso_size;
+    if (h->gso_type & VIRTIO_NET_HDR_GSO_ECN) /* says nothing about a frame that is not cut */
+        p->flags |= PKT_GSO_ECN;
     if (p->gso_type == GSO_UDP4 && pkt_parse(p) && p->ip_version == 6)
         p->gso_type = GSO_UDP6;
     return pkt_offload_ok(p);
@@ -90,6 +90,11 @@ static uint32_t tap_burst(struct rxq *q, struct breath *b, struct packet **out, 
 {
     struct tap_port *t = CONTAINER_OF(q, struct tap_port, rxq);
     uint32_t want = min_u32(max, TAP_BURST);
+    /* Those that wait are described anew: routing and checksums have written into their heads. */
+    for (uint32_t i = 0; i < t->held; i++) {
+        uint32_t slot = (t->first + i) % TAP_BURST;
+        (void)describe(t, b, slot, HEADER_BYTES + t->segs[slot].len_bytes); /* was right before */
+    }
     while (t->held < want) {
         uint32_t slot = (t->first + t->held) % TAP_BURST;
         ssize_t got = read(t->fd, t->slots[slot], SLOT_BYTES);
@@ -120,9 +125,9 @@ static void tap_done(struct rxq *q, struct breath *b, uint32_t n)
 
 /* The kernel tells of every arrival while the file is watched, so there is nothing to ask for: what
  * came before the last read that found nothing was taken, what comes later makes an edge. */
-static bool tap_arm(struct rxq *q)
+static bool tap_arm(struct rxq *q, struct breath *b)
 {
-    (void)q;
+    (void)q, (void)b;
     return false;
 }
 
