@@ -15,18 +15,21 @@ void patience_yield(struct patience *p)
     /* After a sleep or a busy time the window has nothing to say about idling. */
     if (before_ns - p->window_ns > 4 * PATIENCE_WINDOW_NS) {
         p->window_ns = before_ns;
-        p->alone_ns = 0;
+        p->alone_ns = p->others_ns = 0;
     }
     if (now_ns - before_ns < PATIENCE_ALONE_NS) {
         /* The breath since the last yield was idle as well, when it was short. */
         bool follows = now_ns - p->yielded_ns < 2 * PATIENCE_ALONE_NS;
         p->alone_ns += now_ns - (follows ? p->yielded_ns : before_ns);
+    } else {
+        p->others_ns += now_ns - before_ns;
     }
     p->yielded_ns = now_ns;
     if (now_ns - p->window_ns >= PATIENCE_WINDOW_NS) {
-        if (p->alone_ns * PATIENCE_ALONE_SHARE < now_ns - p->window_ns)
+        /* Not of the whole window: what packets took, or a look at many queues, is nobody's. */
+        if (p->alone_ns * PATIENCE_ALONE_SHARE < p->alone_ns + p->others_ns)
             p->out_until_ns = now_ns + PATIENCE_SLEEP_NS;
         p->window_ns = now_ns;
-        p->alone_ns = 0;
+        p->alone_ns = p->others_ns = 0;
     }
 }

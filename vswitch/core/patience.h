@@ -7,8 +7,8 @@
  * work and our idling, so yielding is not enough and the worker has to sleep.
  *
  * The two are told apart by what yielding finds.  A yield that returns at once means that the CPU
- * was ours alone.  When less than a tenth of a window goes by in such turns, somebody else is
- * always ready, and polling stops for a while.
+ * was ours alone.  When less than a tenth of the idle time in a window goes by in such turns,
+ * somebody else is always ready, and polling stops for a while.
  *
  * Untrusted:  nothing.
  * Threads:    belongs to one worker.
@@ -21,13 +21,14 @@
 enum {
     PATIENCE_WINDOW_NS = 1000 * 1000,
     PATIENCE_ALONE_NS = 2 * 1000,          /* a yield that takes less let nobody run */
-    PATIENCE_ALONE_SHARE = 10,             /* of a window alone: one in so many */
+    PATIENCE_ALONE_SHARE = 10,             /* of idle time alone: one in so many */
     PATIENCE_SLEEP_NS = 10 * 1000 * 1000,  /* no polling for so long, then another try */
 };
 
 struct patience {
     uint64_t window_ns;    /* when the window began */
     uint64_t alone_ns;     /* of it, in turns that nobody else wanted */
+    uint64_t others_ns;    /* of it, what yielding gave to others */
     uint64_t yielded_ns;   /* when the last yield returned */
     uint64_t out_until_ns;
 };

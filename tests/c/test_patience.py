@@ -1,0 +1,14 @@
+"""When a worker stops polling: only when somebody else is always ready to run on its CPU."""
+
+from tests.c.build import build, run
+
+
+def test_who_wants_the_cpu(tmp_path):
+    program = build(tmp_path, "patience.c", packages=["vswitch"], sanitize="undefined")
+    assert run(program, timeout_s=20).splitlines() == [
+        "idle and alone: 0",
+        "many queues: 0",
+        "busy but for moments: 0",
+        "a guest that answers: 0",
+        "a guest that is always ready: 1",
+    ]
