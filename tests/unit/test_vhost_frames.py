@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+from _dataplane import lib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP
@@ -11,6 +12,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from tests.fakes.frontend import BASIC, GUEST_OFFLOADS, HOST_OFFLOADS, MERGEABLE, Ram
+from tests.fakes.switchbox import BoxPort, vnet_header
 from tests.fakes.vhostbox import A, B, VhostBox, frame, pair
 from vhost.messages import Feature
 
@@ -258,3 +260,27 @@ def test_offload_fields_that_contradict_the_frame(header: bytes) -> None:
         assert b.frames() == [frame(60), frame(61)]
         assert box.drops(0) == {"bad_offload": 1}
         assert len(a.rings[1].reap()) == 3
+
+
+class TapPlug(BoxPort):
+    """A tap beside vhost-user ports."""
+
+    def __init__(self, port_id: int) -> None:
+        super().__init__(port_id)
+        self.c_rxqs = [self.c_rxq]
+
+    def close(self) -> None:
+        lib.tap_port_free(self.c_port)
+        self.device.close()
+
+
+def test_congestion_said_of_a_frame_that_is_not_cut_means_nothing() -> None:
+    with VhostBox(2) as box:
+        tap = TapPlug(2)
+        box.ports.append(tap)  # type: ignore[arg-type]  # as much of a port as the box asks for
+        _, b = pair(box)
+        box.republish()
+        b.post(1)
+        tap.send(frame(100), vnet_header(gso_type=0x80))
+        box.settle()
+        assert b.frames() == [frame(100)]

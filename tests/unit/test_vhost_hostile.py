@@ -358,3 +358,34 @@ def test_a_hundred_connections_leave_nothing_behind() -> None:
             for _ in range(5):
                 box.pump()
         assert usage() == before
+
+
+def test_chains_of_empty_buffers_cost_no_more_than_a_few_frames() -> None:
+    """Each of 32 chains takes the whole of the largest ring: a million descriptors to read."""
+    with VhostBox() as box:
+        a, _ = pair(box, ring_size=32768)
+        a.stop_ring(1)
+        ring = a.rings[1] = Ring(a.ram, 32768)
+        entries = (DESC.pack(RAM, 0, NEXT, i + 1) for i in range(32767))
+        a.ram.write(ring.desc, b"".join(entries) + DESC.pack(RAM, 0, 0, 0))
+        a.start_ring(1)
+        a.settle()
+        for _ in range(32):
+            ring.offer(0)
+        box.breathe()
+        assert box.drops(0) == {"short": 1}
+
+
+def test_a_chain_of_empty_buffers_to_receive_breaks_its_ring() -> None:
+    """Nothing will ever fit, and every sender would walk it again."""
+    with VhostBox() as box:
+        a, b = pair(box, ring_size=4096)
+        ring = b.rings[0]
+        entries = (DESC.pack(RAM, 0, NEXT | WRITE, i + 1) for i in range(2000))
+        b.ram.write(ring.desc, b"".join(entries) + DESC.pack(RAM, 2048, WRITE, 0))
+        ring.offer(0)
+        a.transmit(frame(64))
+        box.settle()
+        box.pump()
+        assert box.ring_state(1, 0) == "loop"
+        assert len(a.rings[1].reap()) == 1, "the sender is not held up"

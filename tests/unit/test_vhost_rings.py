@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.fakes.frontend import BASIC, MERGEABLE, FrontEnd, Ram, Ring
-from tests.fakes.vhostbox import VhostBox, frame, pair
+from tests.fakes.vhostbox import A, VhostBox, frame, mac, pair
 from vhost import messages as m
 from vhost.messages import Feature, Request
 
@@ -412,3 +412,30 @@ def test_a_command_without_room_for_its_answer_breaks_the_control_queue_alone() 
         a.transmit(frame(64))
         box.settle()
         assert b.frames() == [frame(64)]
+
+
+def test_what_is_forgotten_with_a_disabled_ring_does_not_count_for_the_next_frames() -> None:
+    """A frame that waits keeps those behind it in the ring, marked as sent."""
+    with VhostBox(3) as box:
+        a, _ = pair(box)
+        c = box.front(2)
+        c.boot()
+        to_c = mac("02:00:00:00:00:0c")
+        a.post(2)
+        c.transmit(mac(A) + to_c + bytes([0x88, 0xB5]) + bytes(46))
+        box.settle()
+        c.post(8)
+        a.transmit(frame(64))  # the other guest has no buffers
+        passed = [to_c + frame(64, seed)[6:] for seed in range(4)]
+        a.transmit(passed[0])
+        a.transmit(passed[1])
+        box.breathe()
+        assert c.frames() == passed[:2]
+        a.tell(Request.SET_VRING_ENABLE, m.VRING_STATE.pack(1, 0))
+        box.breathe()
+        a.tell(Request.SET_VRING_ENABLE, m.VRING_STATE.pack(1, 1))
+        for seed in (2, 3):
+            a.transmit(passed[seed])
+        a.transmit(passed[0])
+        box.settle()
+        assert c.frames() == [passed[2], passed[3], passed[0]]

@@ -84,6 +84,7 @@ static bool serve_chain(struct vhost_queue *q, uint16_t head)
         virtq_break(&q->vq, VIRTQ_CONTROL_SHAPE);
         return false;
     }
+    q->rx.walked += buffers.walked;
     command_read(segs, buffers.read_segs, &command);
     store_relaxed(segs[buffers.read_segs].base, command_serve(q->port, &command));
     virtq_put_used(&q->vq, head, 1);
@@ -95,7 +96,8 @@ uint32_t ctrlq_burst(struct rxq *rxq, struct breath *b, struct packet **out, uin
     struct vhost_queue *q = CONTAINER_OF(rxq, struct vhost_queue, rxq);
     uint32_t n = min_u32(virtq_available(&q->vq), MAX_COMMANDS), served = 0;
     (void)out, (void)max;
-    while (served < n && serve_chain(q, virtq_head(&q->vq, 0)))
+    q->rx.walked = 0;
+    while (served < n && q->rx.walked < BURST_DESCS && serve_chain(q, virtq_head(&q->vq, 0)))
         served++;
     if (served > 0)
         vhost_queue_publish(q, b);

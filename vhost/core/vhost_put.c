@@ -85,7 +85,7 @@ static enum vhost_put find_room(struct vhost_queue *q, struct breath *b, uint64_
                                 struct room *room)
 {
     struct vhost_tx *tx = q->tx;
-    uint32_t available = chains_left(&q->vq), descs = 0;
+    uint32_t available = chains_left(&q->vq), descs = 0, walked = 0;
     *room = (struct room){0};
     while (room->bytes < need_bytes) {
         struct virtq_buffers buffers;
@@ -100,7 +100,12 @@ static enum vhost_put find_room(struct vhost_queue *q, struct breath *b, uint64_
         if (!virtq_chain(&q->vq, head, VIRTQ_WRITABLE, tx->segs + room->segs,
                          VIRTQ_MAX_SEGS - room->segs, &buffers))
             return PUT_FULL; /* broken: the caller sees that */
-        if (buffers.too_many)
+        walked += buffers.walked;
+        if (buffers.walked > VIRTQ_MAX_SEGS) { /* every sender would walk it again */
+            virtq_break(&q->vq, VIRTQ_LOOP);
+            return PUT_FULL;
+        }
+        if (buffers.too_many || walked > VIRTQ_MAX_SEGS)
             return dropped(q, b, DROP_OVERSIZE);
         tx->heads[room->chains] = head;
         tx->sizes[room->chains++] = (uint32_t)min_u64(buffers.len_bytes, need_bytes);

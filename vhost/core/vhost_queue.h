@@ -11,9 +11,14 @@
 #include "vhost/core/virtqueue.h"
 #include "vhost/core/vnet.h"
 
+/* A burst ends when it has read so many descriptors: more than BURST of the longest chains that
+ * make a packet.  Descriptors of no bytes cost the guest nothing and us as much as any. */
+enum { BURST_DESCS = 4096 };
+
 /* A guest's TX or control ring: what the last burst described. */
 struct vhost_rx {
     uint32_t count;            /* chains */
+    uint32_t walked;           /* descriptors of long chains */
     uint16_t heads[BURST];
     uint32_t bytes[BURST];
     bool gso[BURST];

@@ -34,8 +34,9 @@ uint32_t vhost_rx_burst(struct rxq *rxq, struct breath *b, struct packet **out, 
         rx->heads[i] = virtq_head(&q->vq, i);
         virtq_prefetch_desc(&q->vq, rx->heads[i]);
     }
-    for (uint32_t i = 0; i < n && bytes < RX_BURST_BYTES && segs + CHAIN_SEGMENTS <= SEGMENT_POOL;
-         i++) {
+    rx->walked = 0;
+    for (uint32_t i = 0; i < n && bytes < RX_BURST_BYTES && rx->walked < BURST_DESCS &&
+                         segs + CHAIN_SEGMENTS <= SEGMENT_POOL; i++) {
         if (i + PREFETCH_AHEAD < n)
             virtq_prefetch_buffer(&q->vq, rx->heads[i + PREFETCH_AHEAD], false);
         struct packet *p = &b->packets[count];
@@ -45,6 +46,7 @@ uint32_t vhost_rx_burst(struct rxq *rxq, struct breath *b, struct packet **out, 
                 break;
             virtq_put_used(&q->vq, rx->heads[i], 0);
             port_drop(rxq->port, b, (enum drop)reason, 1);
+            rxq->sent >>= 1; /* the bits are of the chains behind it */
             dropped++;
             continue;
         }
@@ -96,6 +98,7 @@ static uint32_t burst_nothing(struct vhost_queue *q, struct breath *b, uint32_t 
     for (uint32_t i = 0; i < n; i++)
         virtq_put_used(&q->vq, virtq_head(&q->vq, 0), 0);
     vhost_queue_publish(q, b);
+    q->rxq.sent = n < BURST ? q->rxq.sent >> n : 0;
     port_drop(&q->port->port, b, DROP_DISABLED_QUEUE, n);
     return 0;
 }
@@ -150,6 +153,7 @@ static int describe_chain(struct vhost_queue *q, uint16_t head, struct segment *
     uint8_t header[VNET_MAX_BYTES];
     if (!virtq_chain(&q->vq, head, VIRTQ_READABLE, segs, CHAIN_SEGMENTS, &buffers))
         return BROKEN;
+    q->rx.walked += buffers.walked;
     if (buffers.too_many)
         return DROP_SEGMENTS;
     if (buffers.len_bytes < q->header_bytes + SHORTEST_FRAME)

@@ -148,6 +148,7 @@ static bool walk_buffer(struct walk *w, const struct virtq_desc *d)
                                    : w->writable && !writable) /* readable ones first: 2.7.4.2 */
         return broken_by(w->q, VIRTQ_DIRECTION);
     w->writable = writable;
+    out->walked++;
     uint64_t gpa = d->addr;
     uint32_t rest = d->len, part;
     while (rest > 0) {

@@ -73,6 +73,7 @@ struct virtq_buffers {
     uint32_t segs;         /* pieces written, those of the read part first */
     uint32_t read_segs;    /* of them readable */
     uint32_t descs;        /* ring entries that the chain takes */
+    uint32_t walked;       /* buffers, also those of no bytes */
     bool too_many;         /* more pieces than there was room for; len_bytes is short */
 };
 

@@ -44,7 +44,8 @@ enum { SEGMENT_POOL = 1024 };    /* a burst ends early when its packets use them
  * disarm: notifications are not wanted (the queue is being polled).
  * fd:     watched edge-triggered while a snapshot lists the queue; -1: none (then never asleep).
  * sent:   worker's: bit i is set when packet i of the next burst was sent already, because one
- *         before it waits for a full destination.
+ *         before it waits for a full destination.  A burst that drops packets by itself shifts
+ *         their bits out.
  */
 struct rxq {
     uint32_t (*burst)(struct rxq *q, struct breath *b, struct packet **out, uint32_t max);
