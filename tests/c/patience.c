@@ -37,12 +37,13 @@ static bool stops(uint64_t breath_ns, const uint64_t *turns_ns, uint32_t count)
 
 int main(void)
 {
-    const uint64_t alone[] = {400}, ready[] = {3000000}, answers[] = {20000, 400, 400, 400, 400,
-                                                                     400, 400, 400, 400};
+    const uint64_t alone[] = {400}, ready[] = {3000000};
+    const uint64_t answers[] = {20000, 400, 400, 400, 400, 400, 400,
+                                400,   400, 400, 400, 400, 400, 400};
     printf("idle and alone: %d\n", stops(300, alone, 1));
     printf("many queues: %d\n", stops(20000, alone, 1));
     printf("busy but for moments: %d\n", stops(60000, alone, 1));
-    printf("a guest that answers: %d\n", stops(300, answers, 9));
+    printf("a guest that answers: %d\n", stops(300, answers, 14));
     printf("a guest that is always ready: %d\n", stops(300, ready, 1));
     return 0;
 }
