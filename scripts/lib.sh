@@ -27,13 +27,18 @@ need_packages() {
 # Reinstalls only when something that the result depends on has changed.
 make_venv() {
     [ -x .venv/bin/python ] || python3 -m venv .venv
-    local extras="" stamp=.venv/installed state
+    local extras="" state stamp
     [ $# -gt 0 ] && extras="[$(IFS=,; echo "$*")]"
-    state=$(cat pyproject.toml setup.py scripts/build_core.py ./*/core/*.[ch] | sha256sum; python3 --version; echo "${SANITIZE:-}")
-    if ! grep -qsF -- "$state" "$stamp" || ! grep -qsxF -- "extras $extras" "$stamp"; then
-        say "building meshswitch$extras in .venv"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras"
-        grep -qsF -- "$state" "$stamp" || printf '%s\n' "$state" >"$stamp"
-        printf 'extras %s\n' "$extras" >>"$stamp"
+    state=$({ cat pyproject.toml setup.py scripts/build_core.py ./*/core/*.[ch]
+              python3 --version; } | sha256sum | cut -d' ' -f1)
+    stamp=.venv/built # the state that was built, then each set of extras installed for it
+    if [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$state" ]; then
+        rm -f "$stamp"
+    elif grep -qxF -- "extras $extras" "$stamp"; then
+        return
     fi
+    say "building meshswitch$extras in .venv"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras"
+    [ -f "$stamp" ] || echo "$state" >"$stamp"
+    echo "extras $extras" >>"$stamp"
 }

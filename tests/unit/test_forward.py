@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from scapy.layers.inet import IP, UDP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
@@ -128,6 +128,17 @@ def test_offload_fields_that_contradict_the_frame_are_dropped(header):
     with SwitchBox() as box:
         teach(box)
         box.ports[0].send(sent, header)
+        box.settle()
+        assert box.ports[1].receive_raw() == []
+        assert box.ports[0].drops == {"bad_offload": 1}
+
+
+def test_a_large_frame_without_payload_is_dropped():
+    """Its IP length ends with the headers, so there is nothing to make segments of."""
+    sent = Ether(dst=B, src=A) / IP(dst="10.0.0.2", len=40) / TCP() / Raw(b"z" * 100)
+    with SwitchBox() as box:
+        teach(box)
+        box.ports[0].send(sent, vnet_header(NEEDS_CSUM, TCP4, 50, 34, 16))
         box.settle()
         assert box.ports[1].receive_raw() == []
         assert box.ports[0].drops == {"bad_offload": 1}

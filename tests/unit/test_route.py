@@ -288,6 +288,15 @@ def test_too_big_is_never_said_about_an_icmp_error():
         assert b.ports[0].receive() == []
 
 
+def test_too_big_is_never_said_about_a_later_fragment():
+    with box() as b:
+        fragment = IP(src=HERE[4][0], dst=THERE[4], proto=17, frag=100) / Raw(b"f" * 1500)
+        b.ports[0].send(Ether(dst=ROUTER_MAC, src=A) / fragment)
+        b.settle()
+        assert b.ports[0].receive() == []
+        assert b.ports[0].drops == {"too_big": 1}
+
+
 def test_tso_frames_pass_whatever_their_size_but_datagrams_keep_theirs():
     tcp = IP(src=HERE[4][0], dst=THERE[4]) / TCP() / Raw(b"t" * 20000)
     udp = IP(src=HERE[4][0], dst=THERE[4]) / UDP() / Raw(b"u" * 20000)

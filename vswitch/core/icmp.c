@@ -27,6 +27,8 @@ static bool may_be_answered(const struct packet *p)
 {
     if (mac_is_group(p->head + 6))
         return false;
+    if (p->ip_version == 4 && p->l4_offset == 0) /* a later fragment: RFC 1122, 3.2.2 */
+        return false;
     if (p->l4_protocol == PROTO_ICMP && p->ip_version == 4)
         return p->l4_offset != 0 && p->l4_offset < p->head_len &&
                (p->head[p->l4_offset] == 8 || p->head[p->l4_offset] == 0);

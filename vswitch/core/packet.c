@@ -113,9 +113,11 @@ static bool gso_ok(const struct packet *p)
     bool is_tcp = p->gso_type == GSO_TCP4 || p->gso_type == GSO_TCP6;
     uint8_t version = p->gso_type == GSO_TCP4 || p->gso_type == GSO_UDP4 ? 4 : 6;
     uint32_t headers = headers_bytes(p);
+    const uint8_t *ip = p->head + p->l3_offset;
+    uint32_t ip_bytes = p->ip_version == 4 ? get_be16(ip + 2) : get_be16(ip + 4) + 40u;
     return p->gso_type <= GSO_UDP6 && p->gso_size != 0 && (p->flags & PKT_NEEDS_CSUM) &&
            p->ip_version == version && p->l4_protocol == (is_tcp ? PROTO_TCP : PROTO_UDP) &&
-           headers != 0 && headers < p->len_bytes && p->csum_start == p->l4_offset &&
+           headers != 0 && headers < p->l3_offset + ip_bytes && p->csum_start == p->l4_offset &&
            p->csum_offset == (is_tcp ? 16 : 6);
 }
 
