@@ -1,18 +1,15 @@
 """Invariant tested: see vhost_ring.c.  Coverage-guided, under ASan and UBSan, for a short while;
 longer with FUZZ_SECONDS."""
 
-import os
 import shutil
 import struct
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.c.build import build
+from tests.fuzz.run import fuzz
 
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "10"))
 RX, TX, CONTROL = 0, 1, 2
 NEXT, WRITE, INDIRECT = 1, 2, 4
 MOVE = b"\3"
@@ -60,24 +57,6 @@ def seeds() -> Iterator[bytes]:
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="libFuzzer comes with clang")
 def test_hostile_rings(tmp_path: Path) -> None:
-    program = build(
-        tmp_path,
-        "../fuzz/vhost_ring.c",
-        packages=["vswitch", "vhost"],
-        sanitize="fuzzer,address,undefined",
-        compiler="clang",
-    )
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    for number, seed in enumerate(seeds()):
-        (corpus / f"seed{number}").write_bytes(seed)
-    done = subprocess.run(
-        # The SIGBUS handler under test is ours, not libFuzzer's.
-        [program, f"-max_total_time={SECONDS}", "-max_len=1024", "-handle_bus=0", corpus],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS + 120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    # The SIGBUS handler under test is ours, not libFuzzer's.
+    options = ("-max_len=1024", "-handle_bus=0")
+    fuzz(tmp_path, "vhost_ring.c", seeds(), *options, packages=["vswitch", "vhost"])
