@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from qperf_suite.errors import GuestError
 
 # A serial line swallows longer lines; four thirds of this is the encoded size.
+REQUEST_TRIES = 5
+AGAIN = b"again"  # a request that lost bytes on the line
 COMMAND_LIMIT_BYTES = 2800
 KILLED = 128 + 9
 GRACE_S = 15.0
@@ -58,11 +60,15 @@ class Agent:
         limit_s = max(1, math.ceil(timeout_s))
         encoded = base64.b64encode(command.encode()).decode()
         deadline = time.monotonic() + limit_s + GRACE_S
-        try:
-            self._line.sendall(f"{limit_s} {encoded}\n".encode())
-        except OSError as error:
-            raise GuestError(f"guest {self._name} is gone: {error}") from error
-        header = self._read_line(deadline)
+        request = f"run {limit_s} {len(encoded)} {encoded}\n".encode()
+        header = AGAIN
+        for _ in range(REQUEST_TRIES):
+            try:
+                self._line.sendall(request)
+            except OSError as error:
+                raise GuestError(f"guest {self._name} is gone: {error}") from error
+            if (header := self._read_line(deadline)) != AGAIN:
+                break
         try:
             status, out_bytes, err_bytes = (int(field) for field in header.split())
         except ValueError as error:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # First process of every guest: mounts, loads modules, then serves commands on a serial line.
-# A request is one line, "SECONDS BASE64"; the answer is "STATUS BYTES BYTES", stdout, stderr.
+# A request is one line, "run SECONDS LENGTH BASE64"; the answer is "STATUS BYTES BYTES", stdout,
+# stderr.  A serial line may lose bytes of a request: one that is not whole is answered "again".
 # The kernel hands "agent=DEVICE" of its command line over as an environment variable.
 export PATH=/bin:/usr/bin HOME=/root TERM=dumb
 mount -t proc proc /proc
@@ -15,7 +16,11 @@ ip link set lo up
 stty raw -echo <"/dev/$agent"
 exec <"/dev/$agent" >"/dev/$agent"
 echo READY
-while read -r seconds encoded; do
+while read -r verb seconds length encoded; do
+    if [ "$verb" != run ] || [ "${#encoded}" != "$length" ]; then
+        echo again
+        continue
+    fi
     {
         # busybox prefers its own ping, which knows no fractions of a second.
         echo 'ping() { /usr/bin/ping "$@"; }'

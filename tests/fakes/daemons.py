@@ -119,7 +119,8 @@ def running(file: Path) -> Iterator[Daemon]:
 def fork_as_nobody(arguments: list[str], stderr: int) -> int:
     """The pid of a child that gave up root, when we are root, and is vsw.  Forked, so that it needs
     no permission to read the program's files."""
-    from vswitch import cli, config, control, daemon, views  # noqa: F401, PLC0415 - while we may
+    # While we still may; F401: for what they load.
+    from vswitch import cli, config, control, daemon, logs, views  # noqa: F401, PLC0415 - see above
 
     pid = os.fork()
     if pid > 0:

@@ -55,8 +55,9 @@ def far_end(line: socket.socket, answers: list[bytes]) -> threading.Thread:
     def serve() -> None:
         line.sendall(b"READY\n")
         for answer in answers:
-            request = line.recv(65536).split()
-            line.sendall(answer.replace(b"ECHO", base64.b64decode(request[1])))
+            _, _, length, encoded = line.recv(65536).split()
+            assert int(length) == len(encoded)
+            line.sendall(answer.replace(b"ECHO", base64.b64decode(encoded)))
         line.close()
 
     thread = threading.Thread(target=serve)
@@ -77,6 +78,16 @@ def test_agent_frames_output_and_notices_a_dead_guest() -> None:
     thread.join()
     with pytest.raises(GuestError, match="gone"):
         agent.run("true")
+    agent.close()
+
+
+def test_agent_repeats_a_request_that_lost_bytes() -> None:
+    ours, theirs = socket.socketpair()
+    thread = far_end(theirs, [b"again\n", b"again\n", b"0 2 0\nok"])
+    agent = Agent("g", ours)
+    agent.wait_ready(1.0)
+    assert agent.run("true").stdout == "ok"
+    thread.join()
     agent.close()
 
 
