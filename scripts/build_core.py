@@ -1,7 +1,7 @@
 """Build _dataplane, the C of all packages in one cffi extension (API mode).
 
 setuptools calls it through setup.py.  By hand, `build_core.py DIR` makes a second build in DIR,
-with SANITIZE=address,undefined (any list of gcc's) instrumented.
+with SANITIZE=address,undefined (any list of gcc's) or COVERAGE=1 (gcov) instrumented.
 
 One module, because a worker calls vhost and mesh ports as plain C.  The declarations are those of
 each package's abi.h, verbatim: cffi compares our sizes and offsets with the compiler's.
@@ -22,6 +22,7 @@ HEADERS = {
 }
 PACKAGES = [package for package, header in HEADERS.items() if (ROOT / header).exists()]
 BY_HAND = __name__ == "__main__"
+COVERAGE = bool(os.environ.get("COVERAGE"))
 LIBRARIES = ("IPSec_MB", "sodium")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wvla", "-Werror"]
 
@@ -44,12 +45,15 @@ def compile_args() -> list[str]:
     sanitizers = os.environ.get("SANITIZE", "")
     if sanitizers:
         args += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-O1"]
+    if COVERAGE:
+        # Lines as they are written: not merged, not inlined; counters that threads may share.
+        args += ["--coverage", "-O0", "-fprofile-update=atomic"]
     return args
 
 
 def link_args() -> list[str]:
     sanitizers = os.environ.get("SANITIZE", "")
-    return [f"-fsanitize={sanitizers}"] if sanitizers else []
+    return [f"-fsanitize={sanitizers}"] if sanitizers else ["--coverage"] if COVERAGE else []
 
 
 ffibuilder = FFI()
@@ -65,7 +69,7 @@ ffibuilder.set_source(
     libraries=list(LIBRARIES),
     extra_compile_args=compile_args(),
     extra_link_args=link_args(),
-    py_limited_api=not os.environ.get("SANITIZE"),
+    py_limited_api=not (os.environ.get("SANITIZE") or COVERAGE),
 )
 
 if BY_HAND:
