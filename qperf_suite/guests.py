@@ -240,7 +240,8 @@ class UmlGuest(Guest):
 class QemuGuest(Guest):
     """A QEMU guest with Debian's cloud kernel; KVM only when told so, otherwise TCG.
 
-    hugepages: its memory is made of 2 MiB pages, which have to be reserved.
+    hugepages: its memory is made of 2 MiB pages, which have to be reserved.  arguments: more of
+    QEMU's own, behind ours.
     """
 
     def __init__(
@@ -255,6 +256,7 @@ class QemuGuest(Guest):
         vcpus: int = 1,
         kvm: bool = False,
         hugepages: bool = False,
+        arguments: Sequence[str] = (),
     ) -> None:
         super().__init__(
             name, nics=nics, addresses=addresses, netns=netns, cpus=cpus, memory_mib=memory_mib
@@ -262,6 +264,7 @@ class QemuGuest(Guest):
         self.vcpus = vcpus
         self.kvm = kvm
         self.hugepages = hugepages
+        self.arguments = list(arguments)
 
     def _command(self, folder: Path, line_fd: int) -> list[str]:
         image = qemu_image()
@@ -280,7 +283,7 @@ class QemuGuest(Guest):
         ]
         for index, nic in enumerate(self.nics):
             command += _qemu_nic(index, nic)
-        return command
+        return command + self.arguments
 
 
 _TCG = ["-accel", "tcg,thread=multi", "-cpu", "max"]

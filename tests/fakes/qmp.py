@@ -1,0 +1,76 @@
+"""QEMU's monitor: commands to a running QEMU, and the events it reports.
+
+guest = QemuGuest(…, arguments=qmp_arguments(path)); with Qmp(path) as qmp: qmp.ask("query-status")
+"""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.fakes.daemons import WAIT_S
+
+
+class QmpError(Exception):
+    """QEMU refused a command; its words."""
+
+
+def qmp_arguments(path: Path) -> list[str]:
+    """Makes QEMU listen there."""
+    return ["-qmp", f"unix:{path},server=on,wait=off"]
+
+
+class Qmp:
+    """One connection; QEMU serves one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(WAIT_S)
+        self._socket.connect(str(path))
+        self._lines = self._socket.makefile("r")
+        self._events: list[dict[str, Any]] = []
+        self._read()  # the greeting
+        self.ask("qmp_capabilities")
+
+    def ask(self, command: str, **arguments: object) -> Any:
+        """Run a command; "_" in the names of arguments stands for "-".  Raises QmpError."""
+        named = {name.replace("_", "-"): value for name, value in arguments.items()}
+        request = {"execute": command, "arguments": named}
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        while "event" in (message := self._read()):
+            self._events.append(message)
+        if "error" in message:
+            raise QmpError(f"{command}: {message['error']['desc']}")
+        return message["return"]
+
+    def event(
+        self, name: str, fits: Callable[[dict[str, Any]], bool] = lambda _: True
+    ) -> dict[str, Any]:
+        """Data of the next event of that name that fits; those before it are forgotten."""
+        while True:
+            message = self._events.pop(0) if self._events else self._read()
+            data: dict[str, Any] = message.get("data", {})
+            if message.get("event") == name and fits(data):
+                return data
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
+
+    def _read(self) -> dict[str, Any]:
+        line = self._lines.readline()
+        assert line, "QEMU closed its monitor"
+        return dict(json.loads(line))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
