@@ -5,187 +5,18 @@ anything anywhere when not (ram, ring.describe, send).
 """
 
 import array
-import mmap
-import os
 import socket
-import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from tests.fakes.ram import Ram
+from tests.fakes.ring import U16, Ring
 from vhost import messages as m
 from vhost.messages import Feature, ProtocolFeature, Request
-
-NEXT, WRITE, INDIRECT = 1, 2, 4
-DESC = struct.Struct("<QIHH")
-U16 = struct.Struct("<H")
 
 BASIC = Feature.VERSION_1 | Feature.PROTOCOL_FEATURES
 MERGEABLE = BASIC | Feature.MRG_RXBUF
 GUEST_OFFLOADS = Feature.GUEST_CSUM | Feature.GUEST_TSO4 | Feature.GUEST_TSO6 | Feature.GUEST_ECN
 HOST_OFFLOADS = Feature.CSUM | Feature.HOST_TSO4 | Feature.HOST_TSO6 | Feature.HOST_ECN
-
-
-@dataclass(frozen=True)
-class Region:
-    """A piece of guest memory with a file of its own."""
-
-    gpa: int
-    user: int
-    fd: int
-    map: mmap.mmap
-    offset: int
-
-    @property
-    def size(self) -> int:
-        return len(self.map) - self.offset
-
-
-class Ram:
-    """Guest memory; layout: (guest address, bytes) of each region.  offset: into each file."""
-
-    def __init__(self, layout: Sequence[tuple[int, int]], offset: int = 0) -> None:
-        self.regions = []
-        for number, (gpa, size) in enumerate(layout):
-            fd = os.memfd_create(f"ram{number}")
-            os.ftruncate(fd, size + offset)
-            # Far from any guest address, and in another order, so that nobody can mix them up.
-            user = 0x7000_0000_0000 - number * 0x10_0000_0000
-            self.regions.append(Region(gpa, user, fd, mmap.mmap(fd, size + offset), offset))
-        self._free = {region.gpa: region.gpa for region in self.regions}
-
-    def close(self) -> None:
-        for region in self.regions:
-            region.map.close()
-            os.close(region.fd)
-
-    def _region(self, gpa: int) -> Region:
-        for region in self.regions:
-            if region.gpa <= gpa < region.gpa + region.size:
-                return region
-        raise AssertionError(f"{gpa:#x} is not in the fake guest's memory")
-
-    def user(self, gpa: int) -> int:
-        region = self._region(gpa)
-        return region.user + gpa - region.gpa
-
-    def write(self, gpa: int, data: bytes) -> None:
-        while data:
-            region = self._region(gpa)
-            at = gpa - region.gpa + region.offset
-            piece = data[: len(region.map) - at]
-            region.map[at : at + len(piece)] = piece
-            gpa, data = gpa + len(piece), data[len(piece) :]
-
-    def read(self, gpa: int, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            region = self._region(gpa + len(data))
-            at = gpa + len(data) - region.gpa + region.offset
-            data += region.map[at : min(at + size - len(data), len(region.map))]
-        return data
-
-    def alloc(self, size: int, align: int = 16, region: int = 0) -> int:
-        """A guest address that was not given out yet; never freed."""
-        gpa = self.regions[region].gpa
-        at = -(-self._free[gpa] // align) * align
-        self._free[gpa] = at + size
-        assert at + size <= gpa + self.regions[region].size, "the fake guest is out of memory"
-        return at
-
-
-class Ring:
-    """Driver's side of a split ring."""
-
-    def __init__(self, ram: Ram, num: int) -> None:
-        self.ram = ram
-        self.num = num
-        self.desc = ram.alloc(16 * num)
-        self.avail = ram.alloc(6 + 2 * num, 2)
-        self.used = ram.alloc(6 + 8 * num, 4)
-        self.free = list(range(num))
-        self.chains: dict[int, tuple[list[int], list[tuple[int, int, bool]]]] = {}
-        self.avail_idx = 0
-        self.used_seen = 0
-        self.kick = os.eventfd(0, os.EFD_NONBLOCK)
-        self.call = os.eventfd(0, os.EFD_NONBLOCK)
-        self.error = os.eventfd(0, os.EFD_NONBLOCK)
-
-    def close(self) -> None:
-        for fd in (self.kick, self.call, self.error):
-            os.close(fd)
-
-    # ---- raw
-
-    def describe(self, index: int, gpa: int, size: int, flags: int = 0, following: int = 0) -> None:
-        self.ram.write(self.desc + 16 * index, DESC.pack(gpa, size, flags, following))
-
-    def offer(self, head: int) -> None:
-        self.ram.write(self.avail + 4 + 2 * (self.avail_idx % self.num), U16.pack(head))
-        self.set_avail_idx(self.avail_idx + 1)
-
-    def set_avail_idx(self, value: int) -> None:
-        self.avail_idx = value & 0xFFFF
-        self.ram.write(self.avail + 2, U16.pack(self.avail_idx))
-
-    def set_avail_flags(self, value: int) -> None:
-        self.ram.write(self.avail, U16.pack(value))
-
-    def set_used_event(self, value: int) -> None:
-        self.ram.write(self.avail + 4 + 2 * self.num, U16.pack(value & 0xFFFF))
-
-    @property
-    def used_flags(self) -> int:
-        return int(U16.unpack(self.ram.read(self.used, 2))[0])
-
-    @property
-    def used_idx(self) -> int:
-        return int(U16.unpack(self.ram.read(self.used + 2, 2))[0])
-
-    @property
-    def avail_event(self) -> int:
-        return int(U16.unpack(self.ram.read(self.used + 4 + 8 * self.num, 2))[0])
-
-    # ---- as a driver
-
-    def add(self, buffers: list[tuple[int, int, bool]], *, indirect: bool = False) -> int:
-        """Offer a chain of (guest address, bytes, writable); returns its head."""
-        entries = []
-        count = 1 if indirect else len(buffers)
-        slots = [self.free.pop(0) for _ in range(count)]
-        for number, (gpa, size, writable) in enumerate(buffers):
-            last = number == len(buffers) - 1
-            flags = (WRITE if writable else 0) | (0 if last else NEXT)
-            following = 0 if last else (number + 1 if indirect else slots[number + 1])
-            entries.append(DESC.pack(gpa, size, flags, following))
-        if indirect:
-            table = self.ram.alloc(16 * len(entries))
-            self.ram.write(table, b"".join(entries))
-            self.describe(slots[0], table, 16 * len(entries), INDIRECT)
-        else:
-            for slot, entry in zip(slots, entries, strict=True):
-                self.ram.write(self.desc + 16 * slot, entry)
-        self.chains[slots[0]] = (slots, buffers)
-        self.offer(slots[0])
-        return slots[0]
-
-    def reap(self) -> list[tuple[int, int, list[tuple[int, int, bool]]]]:
-        """Chains that came back: (head, bytes written, buffers)."""
-        result = []
-        while self.used_seen != self.used_idx:
-            at = self.used + 4 + 8 * (self.used_seen % self.num)
-            head, size = struct.unpack("<II", self.ram.read(at, 8))
-            slots, buffers = self.chains.pop(head)
-            self.free += slots
-            result.append((head, size, buffers))
-            self.used_seen = (self.used_seen + 1) & 0xFFFF
-        return result
-
-    def calls(self) -> int:
-        """Calls since the last look."""
-        try:
-            return os.eventfd_read(self.call)
-        except BlockingIOError:
-            return 0
 
 
 class FrontEnd:

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.fakes.frontend import MERGEABLE, FrontEnd, Ram
+from tests.fakes.frontend import MERGEABLE, FrontEnd
+from tests.fakes.ram import Ram
 from vhost.port import VhostConfig, VhostPort
 from vswitch import core
 

@@ -11,7 +11,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from tests.fakes.frontend import BASIC, GUEST_OFFLOADS, HOST_OFFLOADS, MERGEABLE, Ram
+from tests.fakes.frontend import BASIC, GUEST_OFFLOADS, HOST_OFFLOADS, MERGEABLE
+from tests.fakes.ram import Ram
 from tests.fakes.switchbox import BoxPort, vnet_header
 from tests.fakes.vhostbox import A, B, VhostBox, frame, pair
 from vhost.messages import Feature

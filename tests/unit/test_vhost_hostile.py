@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.frontend import DESC, INDIRECT, MERGEABLE, NEXT, WRITE, FrontEnd, Ring
+from tests.fakes.frontend import MERGEABLE, FrontEnd
+from tests.fakes.ring import DESC, INDIRECT, NEXT, WRITE, Ring
 from tests.fakes.vhostbox import VhostBox, frame, pair
 from vhost import messages as m
 from vhost.messages import Feature, Request

@@ -4,7 +4,9 @@ import os
 
 import pytest
 
-from tests.fakes.frontend import BASIC, MERGEABLE, FrontEnd, Ram, Ring
+from tests.fakes.frontend import BASIC, MERGEABLE, FrontEnd
+from tests.fakes.ram import Ram
+from tests.fakes.ring import Ring
 from tests.fakes.vhostbox import A, VhostBox, frame, mac, pair
 from vhost import messages as m
 from vhost.messages import Feature, Request
