@@ -309,13 +309,18 @@ class Backend:
         if former >= 0:
             self.device.close_fd(former)
 
-    def _role(self, index: int) -> str:
+    def role_name(self, index: int) -> str:
+        """ "rx", "tx" or "control"; "none" with the negotiated features."""
         control = 2 * self.max_pairs
         if index < control:
             return "tx" if index % 2 else "rx"
-        if index == control and self.features & Feature.CTRL_VQ:
-            return "control"
-        raise RefusedError(f"ring {index} has no role with the negotiated features")
+        return "control" if index == control and self.features & Feature.CTRL_VQ else "none"
+
+    def _role(self, index: int) -> str:
+        role = self.role_name(index)
+        if role == "none":
+            raise RefusedError(f"ring {index} has no role with the negotiated features")
+        return role
 
     def _start_if_ready(self, index: int, ring: Ring) -> None:
         if ring.kick_fd is None or ring.addresses is None or not ring.num or not self.has_memory:

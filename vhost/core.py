@@ -4,6 +4,8 @@ Every class holds what C borrows and frees it in close().  What other packages p
 C leaves as `object`.
 """
 
+from dataclasses import dataclass
+
 import _dataplane
 
 from vhost.errors import CoreError
@@ -18,6 +20,11 @@ _ROLES = {
     "tx": lib.VHOST_ROLE_TX,
     "control": lib.VHOST_ROLE_CONTROL,
 }
+# The C enums are the lists of reasons.
+_DROPS: dict[int, str] = {
+    number: name.removeprefix("DROP_").lower()
+    for number, name in ffi.typeof("enum drop").elements.items()
+}
 _REASONS: dict[int, str] = {
     number: name.removeprefix("VIRTQ_").lower()
     for number, name in ffi.typeof("enum virtq_reason").elements.items()
@@ -27,6 +34,22 @@ _REASONS: dict[int, str] = {
 def _check(rc: int, what: str) -> None:
     if rc < 0:
         raise CoreError(-rc, what)
+
+
+@dataclass(frozen=True)
+class QueueStatus:
+    """A started ring as it stands.
+
+    reason: why it broke, or "ok".  next_avail: index of the first unfinished chain; avail_idx: the
+    driver's.  Counters are since the ring started; drops by reason, zeros left out.
+    """
+
+    reason: str
+    next_avail: int
+    avail_idx: int
+    calls_sent: int
+    calls_spared: int
+    drops: dict[str, int]
 
 
 class Port:
@@ -95,6 +118,11 @@ class Memory:
         self._regions.append(out[0])
         _check(lib.mem_table_add(self.table, out[0]), what)
 
+    def nodes(self) -> list[int | None]:
+        """NUMA node of each region's first byte, in the order of specs; None: unknown."""
+        nodes = [int(lib.mem_region_node(region)) for region in self._regions]
+        return [node if node >= 0 else None for node in nodes]
+
     def close(self) -> None:
         """No worker may use a ring in it."""
         for region in self._regions:
@@ -136,8 +164,14 @@ class Queue:
     def set_call(self, fd: int) -> None:
         lib.vhost_queue_set_call(self.cdata, fd)
 
-    def status(self) -> tuple[str, int, int]:
-        """Why it broke ("ok"), index of the first unfinished chain, the driver's index."""
+    def status(self) -> QueueStatus:
         out = ffi.new("struct vhost_queue_status *")
         lib.vhost_queue_status_read(self.cdata, out)
-        return _REASONS[out.reason], int(out.next_avail), int(out.avail_idx)
+        return QueueStatus(
+            reason=_REASONS[out.reason],
+            next_avail=int(out.next_avail),
+            avail_idx=int(out.avail_idx),
+            calls_sent=int(out.calls_sent),
+            calls_spared=int(out.calls_spared),
+            drops={_DROPS[i]: int(count) for i, count in enumerate(out.drops) if count},
+        )

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from vhost.core import Memory, Port, Queue
@@ -40,6 +41,8 @@ class CoreDevice:
         self._rxqs = rxqs
         self._memory: Memory | None = None
         self.queues: dict[int, Queue] = {}
+        self._kicks_before: dict[int, int] = {}  # counted before the ring started
+        self._nodes: tuple[int | None, ...] = ()
 
     # ---- rings.Device
 
@@ -48,6 +51,7 @@ class CoreDevice:
         former, specs = self._memory, {i: q.spec for i, q in self.queues.items()}
         self._retire(list(self.queues))
         self._memory = memory
+        self._nodes = ()
         if former is not None:
             former.close()
         lost = []
@@ -96,6 +100,31 @@ class CoreDevice:
         self._switch.sync()
         self._port.reap()
 
+    # ---- status
+
+    @property
+    def regions(self) -> list[tuple[RegionSpec, int | None]]:
+        """What is mapped, and the NUMA node it lies on; None: unknown."""
+        if self._memory is None:
+            return []
+        if not self._nodes:
+            self._nodes = tuple(self._memory.nodes())
+        return list(zip(self._memory.specs, self._nodes, strict=True))
+
+    @property
+    def numa_node(self) -> int | None:
+        """The node that holds most of the guest's memory."""
+        bytes_of: dict[int, int] = {}
+        for spec, node in self.regions:
+            if node is not None:
+                bytes_of[node] = bytes_of.get(node, 0) + spec.size_bytes
+        return max(bytes_of, key=bytes_of.__getitem__, default=None)
+
+    def kicks(self, index: int) -> int | None:
+        """Kicks since the ring started; None when they cannot be counted."""
+        now = _event_count(self.queues[index].spec.kick_fd)
+        return None if now is None else now - self._kicks_before.get(index, 0)
+
     # ---- in and out of service
 
     def _map(self, regions: Sequence[RegionSpec]) -> Memory:
@@ -113,6 +142,7 @@ class CoreDevice:
             self.queues[spec.index] = Queue(self._port, memory, spec)
         except CoreError as error:
             raise RefusedError(str(error)) from error
+        self._kicks_before[spec.index] = _event_count(spec.kick_fd) or 0
 
     def _retire(self, indices: Sequence[int]) -> dict[int, int]:
         """Take rings out of service and free them; returns where each would go on."""
@@ -121,7 +151,7 @@ class CoreDevice:
             self._list()
         bases = {}
         for index, queue in retired.items():
-            bases[index] = queue.status()[1]
+            bases[index] = queue.status().next_avail
             queue.close()
         return bases
 
@@ -135,6 +165,16 @@ class CoreDevice:
     def _publish_tx(self) -> None:
         ready = [q for _, q in sorted(self.queues.items()) if q.spec.role == "rx"]
         self._port.set_tx([q for q in ready if q.spec.enabled])
+
+
+def _event_count(fd: int) -> int | None:
+    """What an event counter holds.  Nobody reads a kick's, so it counts all kicks (proc(5))."""
+    if fd < 0:
+        return None
+    for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
+        if line.startswith("eventfd-count:"):
+            return int(line.split()[1], 16)
+    return None
 
 
 def _prepare_call(fd: int) -> None:

@@ -92,6 +92,8 @@ class Feature(enum.IntFlag):
     EVENT_IDX = 1 << 29
     PROTOCOL_FEATURES = 1 << 30
     VERSION_1 = 1 << 32
+    RING_PACKED = 1 << 34
+    IN_ORDER = 1 << 35
 
 
 OFFERED_PROTOCOL_FEATURES = (

@@ -16,8 +16,9 @@ from vhost.backend import Backend
 from vhost.core import Port
 from vhost.device import CoreDevice, Switch
 from vhost.errors import DisconnectedError, RemoteError, VhostError
-from vhost.messages import Feature, Header, ProtocolFeature
+from vhost.messages import Feature, Header
 from vhost.server import Connection
+from vhost.status import connection_status
 
 __all__ = ["Switch", "VhostConfig", "VhostPort"]
 
@@ -63,6 +64,7 @@ class VhostPort:
         self._state = "stopped"
         self._reason = ""
         self._connections = 0
+        self._last_step = ""  # of the last connection
         self._broken: dict[int, str] = {}
 
     # ---- life
@@ -190,6 +192,7 @@ class VhostPort:
         assert self._backend is not None
         self._loop.remove_reader(self._connection.fileno())
         self._loop.remove_writer(self._connection.fileno())
+        self._last_step = self._backend.last_step
         self._backend.close()
         self._connection.close()
         self._connection = self._backend = None
@@ -204,7 +207,7 @@ class VhostPort:
             self._lose("the front-end took memory away that its rings use")
             return
         for index, queue in self._device.queues.items():
-            reason = queue.status()[0]
+            reason = queue.status().reason
             if reason == "ok" or index in self._broken:
                 continue
             self._broken[index] = reason
@@ -216,7 +219,6 @@ class VhostPort:
     # ---- status
 
     def status(self) -> dict[str, object]:
-        backend = self._backend
         status: dict[str, object] = {
             "type": "vhost-user",
             "mode": self.config.mode,
@@ -224,46 +226,19 @@ class VhostPort:
             "state": self._state,
             "reason": self._reason,
             "connections": self._connections,
-            "last_step": backend.last_step if backend else "",
-            "features": m.feature_names(backend.features) if backend else [],
-            "protocol_features": (
-                m.feature_names(backend.protocol_features, ProtocolFeature) if backend else []
-            ),
+            "last_step": self._last_step,
+            "features": [],
+            "protocol_features": [],
             "mtu_bytes": self.config.mtu_bytes,
             "mac": self.config.mac.hex(":") if self.config.mac else None,
-            "pairs": self._port.pairs if backend else 0,
+            "pairs": self._port.pairs if self._backend else 0,
+            "queues": [],
+            "regions": [],
+            "numa_node": None,
         }
-        status["queues"] = self._queue_status()
-        status["regions"] = [
-            {"guest": r.guest, "size_bytes": r.size_bytes, "offset": r.offset}
-            for r in (backend.regions if backend else ())
-        ]
+        if self._backend is not None:
+            status |= connection_status(self._backend, self._device)
         return status
-
-    def _queue_status(self) -> list[dict[str, object]]:
-        if self._backend is None:
-            return []
-        result = []
-        for index, ring in sorted(self._backend.rings.items()):
-            queue = self._device.queues.get(index)
-            entry: dict[str, object] = {
-                "index": index,
-                "size": ring.num,
-                "started": ring.started,
-                "enabled": ring.enabled,
-                "kick": ring.kick_fd is not None and ring.kick_fd >= 0,
-                "call": ring.call_fd >= 0,
-            }
-            if queue is not None:
-                reason, next_avail, avail_idx = queue.status()
-                entry |= {
-                    "role": queue.spec.role,
-                    "state": reason,
-                    "next": next_avail,
-                    "waiting": (avail_idx - next_avail) & 0xFFFF,
-                }
-            result.append(entry)
-        return result
 
 
 def _signal(fd: int) -> None:

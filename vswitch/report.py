@@ -97,15 +97,12 @@ class Report:
 
     def stats(self) -> Row:
         state = self._switch.state
-        plugs = [(bridge, name, port.plug.c_port) for (bridge, name), port in state.ports.items()]
+        rows = [
+            port_stats(bridge, name, port.plug.c_port, queue_stats(port.plug.status()))
+            for (bridge, name), port in state.ports.items()
+        ]
         if state.mesh is not None:
-            plugs.append(("", "mesh", state.mesh.plug.c_port))
-        rows: list[Row] = []
-        for bridge, name, c_port in plugs:
-            counters = core.port_counters(c_port)
-            rows.append(
-                {"bridge": bridge, "name": name, **counters.values, "drops": counters.drops}
-            )
+            rows.append(port_stats("", "mesh", state.mesh.plug.c_port, []))
         return {"ports": rows, "workers": [thread.status() for thread in self._switch.workers]}
 
     def mesh_peers(self) -> list[Row]:
@@ -130,6 +127,26 @@ class Report:
         return [
             {"prefix": str(network), "kind": kind, "owner": owner} for network, kind, owner in owned
         ]
+
+
+def port_stats(bridge: str, name: str, c_port: object, queues: list[Row]) -> Row:
+    counters = core.port_counters(c_port)
+    return {
+        "bridge": bridge,
+        "name": name,
+        **counters.values,
+        "drops": counters.drops,
+        "queues": queues,
+    }
+
+
+def queue_stats(status: Row) -> list[Row]:
+    """The counters of a port's started rings; ports of other kinds have none."""
+    queues = status.get("queues")
+    if not isinstance(queues, list):
+        return []
+    keys = ("index", "role", "kicks", "calls_sent", "calls_spared", "drops")
+    return [{key: queue[key] for key in keys} for queue in queues if "drops" in queue]
 
 
 def type_of(port: Port) -> str:

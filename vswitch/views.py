@@ -52,14 +52,16 @@ def status(answer: dict[str, Any]) -> str:
 
 
 def ports(answer: list[dict[str, Any]]) -> str:
-    return table(
-        ("bridge", "port", "type", "state", "workers", "rx", "tx", "drops", "addresses"),
+    """The ports, and beneath them what keeps any of them from its work."""
+    rows = table(
+        ("bridge", "port", "type", "state", "rings", "workers", "rx", "tx", "drops", "addresses"),
         [
             (
                 p["bridge"],
                 p["name"],
                 p["type"],
                 p["state"],
+                rings(p["detail"]),
                 join(p["workers"]),
                 p["rx_packets"],
                 p["tx_packets"],
@@ -69,6 +71,20 @@ def ports(answer: list[dict[str, Any]]) -> str:
             for p in answer
         ],
     )
+    notes = [
+        f"{p['bridge']}/{p['name']}: {p['detail']['reason']}"
+        for p in answer
+        if p["detail"].get("reason")
+    ]
+    return "\n".join([rows, "", *notes]) if notes else rows
+
+
+def rings(detail: dict[str, Any]) -> str:
+    """How many of a VM's rings run, and their kind."""
+    queues = detail.get("queues")
+    if not queues:
+        return "-"
+    return f"{sum(queue['started'] for queue in queues)}/{len(queues)} {queues[0]['kind']}"
 
 
 def fdb(answer: list[dict[str, Any]]) -> str:
@@ -83,8 +99,11 @@ def stats(answer: dict[str, Any]) -> str:
     blocks = []
     for port in answer["ports"]:
         name = f"{port['bridge']}/{port['name']}" if port["bridge"] else port["name"]
-        values = [(key, value) for key, value in port.items() if isinstance(value, int) and value]
+        values: list[tuple[str, object]] = [
+            (key, value) for key, value in port.items() if isinstance(value, int) and value
+        ]
         values += [(f"drop {reason}", count) for reason, count in port["drops"].items()]
+        values += [(f"ring {queue['index']}", ring_counters(queue)) for queue in port["queues"]]
         width = max((len(key) for key, _ in values), default=0)
         blocks.append("\n".join([name, *(f"  {key:<{width}}  {value}" for key, value in values)]))
     for worker in answer["workers"]:
@@ -101,6 +120,15 @@ def stats(answer: dict[str, Any]) -> str:
             )
         )
     return "\n\n".join(blocks)
+
+
+def ring_counters(queue: dict[str, Any]) -> str:
+    kicks = "?" if queue["kicks"] is None else queue["kicks"]
+    text = (
+        f"{queue['role']}: {kicks} kicks, {queue['calls_sent']} calls, "
+        f"{queue['calls_spared']} spared"
+    )
+    return text + "".join(f", {count} {reason}" for reason, count in queue["drops"].items())
 
 
 def mesh_peers(answer: list[dict[str, Any]]) -> str:

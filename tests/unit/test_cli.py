@@ -53,6 +53,10 @@ STATUS = {
             "tx_packets": 4,
             "drops": 0,
             "addresses": [],
+            "detail": {
+                "reason": "waiting for SET_VRING_KICK of ring 1",
+                "queues": [{"kind": "packed", "started": s} for s in (True, False)],
+            },
         }
     ],
     "mesh": {
@@ -234,8 +238,12 @@ def test_the_control_socket_from_the_environment(
 def test_status_as_text() -> None:
     lines = views.status(STATUS).splitlines()
     assert lines[:3] == ["version: 0.1.0", "pid:     7", "up:      1h2m"]
-    assert "bridge  port  type        state      workers  rx  tx  drops  addresses" in lines
-    assert "br0     vm1   vhost-user  connected  0         3   4      0  -" in lines
+    assert (
+        "bridge  port  type        state      rings       workers  rx  tx  drops  addresses"
+        in lines
+    )
+    assert "br0     vm1   vhost-user  connected  1/2 packed  0         3   4      0  -" in lines
+    assert "br0/vm1: waiting for SET_VRING_KICK of ring 1" in lines
     assert any("1m5s ago" in line for line in lines)
     assert max(map(len, lines)) <= 130
 
@@ -247,10 +255,22 @@ def test_stats_as_text() -> None:
         "rx_packets": 10,
         "tx_packets": 0,
         "drops": {"no_route": 2},
+        "queues": [
+            {
+                "index": 1,
+                "role": "tx",
+                "kicks": None,
+                "calls_sent": 3,
+                "calls_spared": 4,
+                "drops": {"short": 1},
+            }
+        ],
     }
     worker = {"index": 0, "cpu": 1, "numa_node": None, "sleeps": 0}
     assert views.stats({"ports": [port], "workers": [worker]}) == (
-        "br0/vm1\n  rx_packets     10\n  drop no_route  2\n\nworker 0\n  cpu     1\n  sleeps  0"
+        "br0/vm1\n  rx_packets     10\n  drop no_route  2\n"
+        "  ring 1         tx: ? kicks, 3 calls, 4 spared, 1 short\n\n"
+        "worker 0\n  cpu     1\n  sleeps  0"
     )
 
 

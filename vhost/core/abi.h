@@ -65,6 +65,9 @@ struct vhost_queue_status {
     uint16_t next_avail;           /* index of the first chain not finished */
     uint16_t avail_idx;            /* the driver's, as it stands */
     uint32_t in_use;               /* 0 while stopped or disabled */
+    uint64_t calls_sent;           /* since the ring started, as all that follows */
+    uint64_t calls_spared;         /* that the driver did not ask for */
+    uint64_t drops[24];            /* by enum drop; those that lie with this ring */
 };
 
 /* ---- memory.c */
@@ -76,6 +79,8 @@ struct vhost_queue_status {
 int mem_region_map(struct port *p, int fd, uint64_t gpa, uint64_t size_bytes, uint64_t user,
                    uint64_t offset, struct mem_region **out);
 void mem_region_unmap(struct mem_region *r);
+/* NUMA node that holds the region's first byte, or -errno when the kernel does not tell. */
+int mem_region_node(const struct mem_region *r);
 struct mem_table *mem_table_new(void);
 void mem_table_free(struct mem_table *t);
 /* Lists a region, which must outlive the table.  -EEXIST: overlaps; -ENOSPC: too many. */

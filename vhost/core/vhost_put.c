@@ -25,7 +25,7 @@ static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 static enum vhost_put dropped(struct vhost_queue *q, struct breath *b, enum drop reason)
 {
-    port_drop(&q->port->port, b, reason, 1);
+    vhost_queue_drop(q, b, reason, 1);
     return PUT_DROPPED;
 }
 
@@ -208,7 +208,7 @@ static enum vhost_put put_cut(struct vhost_queue *q, struct breath *b, const str
     while (gso_cut_next(&cut, &piece, segs)) {
         enum vhost_put put = put_checksummed(q, b, &piece);
         if (put == PUT_FULL) {
-            port_drop(&q->port->port, b, DROP_RING_FULL, 1);
+            vhost_queue_drop(q, b, DROP_RING_FULL, 1);
             break;
         }
         done += put == PUT_DONE;

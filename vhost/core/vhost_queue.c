@@ -95,7 +95,11 @@ void vhost_queue_status_read(const struct vhost_queue *q, struct vhost_queue_sta
     *out = (struct vhost_queue_status){.reason = load_relaxed(&q->vq.reason),
                                        .next_avail = load_relaxed(&q->vq.next),
                                        .avail_idx = guest_load16(&q->vq.avail->idx),
-                                       .in_use = load_relaxed(&q->enabled)};
+                                       .in_use = load_relaxed(&q->enabled),
+                                       .calls_sent = load_relaxed(&q->calls_sent),
+                                       .calls_spared = load_relaxed(&q->calls_spared)};
+    for (uint32_t i = 0; i < DROP_REASONS; i++)
+        out->drops[i] = load_relaxed(&q->drops[i]);
 }
 
 void vhost_queue_publish(struct vhost_queue *q, struct breath *b)
@@ -105,9 +109,18 @@ void vhost_queue_publish(struct vhost_queue *q, struct breath *b)
     if (virtq_wants_call(&q->vq)) {
         call_driver(q);
         counter_add(&c->notifications_sent, 1);
+        counter_add(&q->calls_sent, 1);
     } else {
         counter_add(&c->notifications_spared, 1);
+        counter_add(&q->calls_spared, 1);
     }
+}
+
+void vhost_queue_drop(struct vhost_queue *q, const struct breath *b, enum drop reason,
+                      uint32_t packets)
+{
+    port_drop(&q->port->port, b, reason, packets);
+    add_relaxed(&q->drops[reason], packets); /* several workers may give one ring up at once */
 }
 
 void vhost_queue_report(struct vhost_queue *q)

@@ -50,6 +50,9 @@ struct vhost_queue {
     bool reported;                   /* that it broke */
     uint32_t index;
     uint32_t role;
+    uint64_t calls_sent;             /* whoever publishes */
+    uint64_t calls_spared;
+    uint64_t drops[DROP_REASONS];    /* any worker */
     union {
         struct vhost_rx rx;
         struct vhost_tx *tx;
@@ -58,6 +61,9 @@ struct vhost_queue {
 
 /* Gives the used chains to the driver and calls it when it wants that. */
 void vhost_queue_publish(struct vhost_queue *q, struct breath *b);
+/* Counts packets as dropped, on the ring and on its port. */
+void vhost_queue_drop(struct vhost_queue *q, const struct breath *b, enum drop reason,
+                      uint32_t packets);
 /* Tells the control thread once that the ring broke. */
 void vhost_queue_report(struct vhost_queue *q);
 

@@ -45,7 +45,7 @@ uint32_t vhost_rx_burst(struct rxq *rxq, struct breath *b, struct packet **out, 
             if (count > 0 || reason == BROKEN)
                 break;
             virtq_put_used(&q->vq, rx->heads[i], 0);
-            port_drop(rxq->port, b, (enum drop)reason, 1);
+            vhost_queue_drop(q, b, (enum drop)reason, 1);
             rxq->sent >>= 1; /* the bits are of the chains behind it */
             dropped++;
             continue;
@@ -99,7 +99,7 @@ static uint32_t burst_nothing(struct vhost_queue *q, struct breath *b, uint32_t 
         virtq_put_used(&q->vq, virtq_head(&q->vq, 0), 0);
     vhost_queue_publish(q, b);
     q->rxq.sent = n < BURST ? q->rxq.sent >> n : 0;
-    port_drop(&q->port->port, b, DROP_DISABLED_QUEUE, n);
+    vhost_queue_drop(q, b, DROP_DISABLED_QUEUE, n);
     return 0;
 }
 

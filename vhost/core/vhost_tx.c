@@ -102,7 +102,7 @@ uint32_t vhost_port_tx(struct port *p, struct breath *b, struct packet *const *p
         if (!lock_queue(q->tx, flags)) {
             if (flags & TX_MAY_WAIT)
                 break;
-            port_drop(p, b, DROP_RING_FULL, n - taken);
+            vhost_queue_drop(q, b, DROP_RING_FULL, n - taken);
             return n;
         }
         hold_queue(q, b, pkts + taken, n - taken, &h);
@@ -117,7 +117,8 @@ uint32_t vhost_port_tx(struct port *p, struct breath *b, struct packet *const *p
         if (wait)
             break;
         if (h.full) {
-            port_drop(p, b, virtq_broken(&q->vq) ? DROP_PORT_DOWN : DROP_RING_FULL, n - taken);
+            vhost_queue_drop(q, b, virtq_broken(&q->vq) ? DROP_PORT_DOWN : DROP_RING_FULL,
+                             n - taken);
             return n;
         }
     }
