@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.frontend import BASIC, MERGEABLE, FrontEnd, Region
+from tests.fakes.frontend import BASIC, MERGEABLE, FrontEnd
+from tests.fakes.ram import Region
 from tests.fakes.vhostbox import VhostBox, frame, pair
 from vhost import messages as m
 from vhost.device import CoreDevice
