@@ -1,7 +1,8 @@
 """The vhost-user messages we know: numbers, shapes and names.
 
 Source: vhost-user specification (QEMU's docs/interop/vhost-user), "Message types"; virtio 1.2,
-section 5.1.3 for the feature bits.  All fields are in the machine's own byte order.
+section 5.1.3 for the feature bits, virtio 1.3 there for USO.  All fields are in the machine's own
+byte order.
 """
 
 import enum
@@ -94,6 +95,9 @@ class Feature(enum.IntFlag):
     VERSION_1 = 1 << 32
     RING_PACKED = 1 << 34
     IN_ORDER = 1 << 35
+    GUEST_USO4 = 1 << 54
+    GUEST_USO6 = 1 << 55
+    HOST_USO = 1 << 56
 
 
 OFFERED_PROTOCOL_FEATURES = (
@@ -127,6 +131,9 @@ OFFERED_FEATURES = (
     | Feature.EVENT_IDX
     | Feature.PROTOCOL_FEATURES
     | Feature.VERSION_1
+    | Feature.GUEST_USO4
+    | Feature.GUEST_USO6
+    | Feature.HOST_USO
 )
 
 

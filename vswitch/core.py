@@ -205,10 +205,10 @@ class Worker(_Owner):
 
 
 class TapPort(_Owner):
-    """A tap as a port.  Takes over fd."""
+    """A tap as a port.  Takes over fd.  uso: whether its kernel takes USO frames."""
 
-    def __init__(self, port_id: int, fd: int) -> None:
-        super().__init__(lib.tap_port_new(port_id, fd), "make a tap port")
+    def __init__(self, port_id: int, fd: int, uso: bool) -> None:
+        super().__init__(lib.tap_port_new(port_id, fd, uso), "make a tap port")
 
     def _free(self, pointer: Any) -> None:
         lib.tap_port_free(pointer)

@@ -17,6 +17,7 @@ log = logging.getLogger("vsw.tap")
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454CA, 0x400454D0, 0x400454D8
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN = 1, 2, 4, 8
+TUN_F_USO4, TUN_F_USO6 = 0x20, 0x40
 VNET_HDR_BYTES = 12  # struct virtio_net_hdr_mrg_rxbuf
 # linux/sockios.h, linux/if.h
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFMTU, IFF_UP = 0x8913, 0x8914, 0x8922, 1
@@ -44,10 +45,10 @@ class TapPort:
 
     def start(self) -> None:
         """Raises UserError."""
-        fd = open_tap(self._interface, self._place)
+        fd, uso = open_tap(self._interface, self._place)
         try:
             set_up(self._interface, self._mtu_bytes)
-            self._port = core.TapPort(self._port_id, fd)
+            self._port = core.TapPort(self._port_id, fd, uso)
         finally:
             if self._port is None:
                 os.close(fd)
@@ -62,8 +63,8 @@ class TapPort:
         return {"interface": self._interface, "state": link_state(self._interface)}
 
 
-def open_tap(interface: str, place: Place) -> int:
-    """A non-blocking file descriptor of the tap, made when missing."""
+def open_tap(interface: str, place: Place) -> tuple[int, bool]:
+    """A non-blocking file descriptor of the tap, made when missing; whether it takes USO frames."""
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as e:
@@ -73,11 +74,10 @@ def open_tap(interface: str, place: Place) -> int:
             place,
         ) from None
     flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
-    offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
     try:
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", interface.encode(), flags))
         fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", VNET_HDR_BYTES))
-        fcntl.ioctl(fd, TUNSETOFFLOAD, offloads)
+        uso = set_offloads(fd)
     except OSError as e:
         os.close(fd)
         remedy = {
@@ -86,7 +86,20 @@ def open_tap(interface: str, place: Place) -> int:
             f"user {os.geteuid()}",
         }.get(e.errno or 0, "choose another name, or remove the interface of that name")
         raise UserError(f"cannot attach to {interface}: {e.strerror}", remedy, place) from None
-    return fd
+    return fd, uso
+
+
+def set_offloads(fd: int) -> bool:
+    """Everything that the kernel has; whether USO is among it (Linux 6.2 and later)."""
+    offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
+    try:
+        fcntl.ioctl(fd, TUNSETOFFLOAD, offloads | TUN_F_USO4 | TUN_F_USO6)
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        fcntl.ioctl(fd, TUNSETOFFLOAD, offloads)
+        return False
+    return True
 
 
 def set_up(interface: str, mtu_bytes: int) -> None:

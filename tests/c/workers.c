@@ -61,7 +61,7 @@ static struct port *open_port(uint16_t id, struct end *e)
     CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair) == 0);
     *e = (struct end){.fd = pair[0], .number = id};
     CHECK(pthread_create(&e->thread, NULL, run_end, e) == 0);
-    return tap_port_new(id, pair[1]);
+    return tap_port_new(id, pair[1], 1);
 }
 
 static void close_end(struct end *e)

@@ -17,6 +17,7 @@ BASIC = Feature.VERSION_1 | Feature.PROTOCOL_FEATURES
 MERGEABLE = BASIC | Feature.MRG_RXBUF
 GUEST_OFFLOADS = Feature.GUEST_CSUM | Feature.GUEST_TSO4 | Feature.GUEST_TSO6 | Feature.GUEST_ECN
 HOST_OFFLOADS = Feature.CSUM | Feature.HOST_TSO4 | Feature.HOST_TSO6 | Feature.HOST_ECN
+GUEST_USO = Feature.GUEST_USO4 | Feature.GUEST_USO6
 
 
 class FrontEnd:

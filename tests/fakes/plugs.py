@@ -27,7 +27,7 @@ class Plug:
         self._maker = maker
         ours, self.cable = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         ours.setblocking(False)
-        self._port = core.TapPort(port_id, ours.detach())
+        self._port = core.TapPort(port_id, ours.detach(), uso=True)
         self.c_port: object = self._port.c
         self.c_rxqs: list[object] = []
 

@@ -38,15 +38,15 @@ def vnet_header(
 
 
 class BoxPort:
-    """One port: what its device would send and receive."""
+    """One port: what its device would send and receive.  uso: whether it takes USO frames."""
 
-    def __init__(self, port_id: int) -> None:
+    def __init__(self, port_id: int, *, uso: bool = True) -> None:
         self.id = port_id
         self.device, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.device.setblocking(False)
         ours.setblocking(False)
         # The port closes its file when it is freed.
-        self.c_port = lib.tap_port_new(port_id, ours.detach())
+        self.c_port = lib.tap_port_new(port_id, ours.detach(), uso)
         self.c_rxq = lib.tap_port_rxq(self.c_port)
 
     def send(self, frame: Packet | bytes, header: bytes = NO_OFFLOAD) -> None:
@@ -87,6 +87,7 @@ class SwitchBox:
     """ports: how many on the bridge; mesh: whether a port stands for the mesh (id = ports).
 
     routes: (address, prefix, value) with value a port's id or lib.ROUTE_PEER + peer.
+    uso: whether the taps' kernel takes USO frames.
     """
 
     def __init__(
@@ -98,12 +99,13 @@ class SwitchBox:
         subnets: Iterable[tuple[str, int]] = (),
         mtu_bytes: int = 1400,
         macs: int = 1024,
+        uso: bool = True,
     ) -> None:
         self.now_ns = 10**9
         self.worker = lib.worker_new(0)
         self.fdb = lib.fdb_new(macs, 12345)
         self.neighbours = lib.neighbours_new(64)
-        self.ports = [BoxPort(i) for i in range(ports + int(mesh))]
+        self.ports = [BoxPort(i, uso=uso) for i in range(ports + int(mesh))]
         self.routes = lib.lpm_new(64)
         for address, prefix, value in routes:
             bits = prefix if ":" in address else prefix + 96

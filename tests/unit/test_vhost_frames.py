@@ -18,7 +18,7 @@ from tests.fakes.vhostbox import A, B, VhostBox, frame, pair
 from vhost.messages import Feature
 
 PLAIN = {"mergeable": MERGEABLE, "single": BASIC, "legacy": Feature.PROTOCOL_FEATURES}
-TCP4, TCP6, ECN = 1, 4, 0x80
+TCP4, TCP6, UDP_L4, ECN = 1, 4, 5, 0x80
 NEEDS_CSUM = 1
 
 
@@ -246,6 +246,10 @@ def udp() -> bytes:
         vnet(0, TCP4, 1000, 34, 16),
         vnet(NEEDS_CSUM, 3, 1000, 34, 6),
         vnet(NEEDS_CSUM, 99, 1000, 34, 6),
+        vnet(NEEDS_CSUM, UDP_L4, 0, 34, 6),
+        vnet(NEEDS_CSUM, UDP_L4, 50, 34, 16),
+        vnet(0, UDP_L4, 50, 34, 6),
+        vnet(0, UDP_L4 | ECN, 0, 0, 0),
         vnet(0, ECN, 0, 0, 0),
     ],
     ids=lambda h: h.hex(),

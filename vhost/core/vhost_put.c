@@ -18,8 +18,9 @@ struct room {
     uint64_t bytes;
 };
 
-static enum vhost_put put_whole(struct vhost_queue *q, struct breath *b, const struct packet *p);
+static enum vhost_put put_whole(struct vhost_queue *q, const struct packet *p);
 static enum vhost_put put_completed(struct vhost_queue *q, struct breath *b, struct packet *p);
+static enum vhost_put put_cut(struct vhost_queue *q, struct breath *b, const struct packet *whole);
 
 static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
@@ -31,9 +32,11 @@ static enum vhost_put dropped(struct vhost_queue *q, struct breath *b, enum drop
 
 enum vhost_put vhost_put_packet(struct vhost_queue *q, struct breath *b, struct packet *p)
 {
-    if (likely((vnet_asks(p) & ~q->tx->grants) == 0))
-        return put_whole(q, b, p);
-    return put_completed(q, b, p);
+    enum vhost_put put = likely((vnet_asks(p) & ~q->tx->grants) == 0) ? put_whole(q, p)
+                                                                      : put_completed(q, b, p);
+    if (unlikely(put == PUT_TOO_BIG))
+        return p->gso_type != GSO_NONE ? put_cut(q, b, p) : dropped(q, b, DROP_OVERSIZE);
+    return put;
 }
 
 /* Chains that can be had now, looking at the ring only when the ones known are used up. */
@@ -81,8 +84,7 @@ static void write_header(const struct vhost_queue *q, const struct packet *p, ui
 }
 
 /* Collects chains until the packet fits.  PUT_DONE: it does. */
-static enum vhost_put find_room(struct vhost_queue *q, struct breath *b, uint64_t need_bytes,
-                                struct room *room)
+static enum vhost_put find_room(struct vhost_queue *q, uint64_t need_bytes, struct room *room)
 {
     struct vhost_tx *tx = q->tx;
     uint32_t available = chains_left(&q->vq), descs = 0, walked = 0;
@@ -92,10 +94,10 @@ static enum vhost_put find_room(struct vhost_queue *q, struct breath *b, uint64_
         if (room->chains >= available) {
             available = virtq_available(&q->vq);
             if (room->chains >= available) /* the driver has no more to give: it will never fit */
-                return descs >= q->vq.num ? dropped(q, b, DROP_OVERSIZE) : PUT_FULL;
+                return descs >= q->vq.num ? PUT_TOO_BIG : PUT_FULL;
         }
         if (room->chains == VIRTQ_MAX_SEGS || (!tx->mergeable && room->chains == 1))
-            return dropped(q, b, DROP_OVERSIZE);
+            return PUT_TOO_BIG;
         uint16_t head = virtq_head(&q->vq, room->chains);
         if (!virtq_chain(&q->vq, head, VIRTQ_WRITABLE, tx->segs + room->segs,
                          VIRTQ_MAX_SEGS - room->segs, &buffers))
@@ -106,7 +108,7 @@ static enum vhost_put find_room(struct vhost_queue *q, struct breath *b, uint64_
             return PUT_FULL;
         }
         if (buffers.too_many || walked > VIRTQ_MAX_SEGS)
-            return dropped(q, b, DROP_OVERSIZE);
+            return PUT_TOO_BIG;
         tx->heads[room->chains] = head;
         tx->sizes[room->chains++] = (uint32_t)min_u64(buffers.len_bytes, need_bytes);
         room->segs += buffers.segs;
@@ -139,7 +141,7 @@ static void sink_write(struct sink *to, const uint8_t *bytes, uint64_t len_bytes
 }
 
 /* Chains in several pieces, or several chains. */
-static enum vhost_put put_pieces(struct vhost_queue *q, struct breath *b, const struct packet *p)
+static enum vhost_put put_pieces(struct vhost_queue *q, const struct packet *p)
 {
     struct vhost_tx *tx = q->tx;
     uint8_t header[VNET_MAX_BYTES];
@@ -147,7 +149,7 @@ static enum vhost_put put_pieces(struct vhost_queue *q, struct breath *b, const 
     struct pkt_cursor cursor;
     const uint8_t *piece;
     uint64_t rest = p->len_bytes + (uint64_t)q->header_bytes;
-    enum vhost_put found = find_room(q, b, rest, &room);
+    enum vhost_put found = find_room(q, rest, &room);
     if (found != PUT_DONE)
         return found;
     struct sink sink = {.seg = tx->segs};
@@ -165,7 +167,7 @@ static enum vhost_put put_pieces(struct vhost_queue *q, struct breath *b, const 
 }
 
 /* The usual case here, everything else in put_pieces(). */
-static enum vhost_put put_whole(struct vhost_queue *q, struct breath *b, const struct packet *p)
+static enum vhost_put put_whole(struct vhost_queue *q, const struct packet *p)
 {
     uint32_t room_bytes;
     uint32_t need_bytes = p->len_bytes + q->header_bytes;
@@ -179,22 +181,24 @@ static enum vhost_put put_whole(struct vhost_queue *q, struct breath *b, const s
     uint16_t head = virtq_head(&q->vq, 0);
     uint8_t *to = virtq_single(&q->vq, head, VIRTQ_DESC_WRITE, &room_bytes);
     if (unlikely(to == NULL || room_bytes < need_bytes))
-        return put_pieces(q, b, p);
+        return put_pieces(q, p);
     write_header(q, p, to);
     write_frame(p, to + q->header_bytes);
     virtq_put_used(&q->vq, head, need_bytes);
     return PUT_DONE;
 }
 
-static enum vhost_put put_checksummed(struct vhost_queue *q, struct breath *b, struct packet *p)
+static enum vhost_put put_checksummed(struct vhost_queue *q, struct packet *p)
 {
     if ((p->flags & PKT_NEEDS_CSUM) && !(q->tx->grants & VNET_ASKS_CSUM))
         csum_complete(p);
-    return put_whole(q, b, p);
+    return put_whole(q, p);
 }
 
-/* A large frame as the packets it stands for.  Begun only when all of them are likely to fit, and
- * finished in any case: what a ring that runs full leaves over is dropped. */
+/* A large frame as the packets it stands for, for a receiver that did not negotiate such frames, or
+ * did without having buffers for them (5.1.6.3.1 says only that it should).  Begun only when all of
+ * them are likely to fit, and finished in any case: what a ring that runs full leaves over is
+ * dropped. */
 static enum vhost_put put_cut(struct vhost_queue *q, struct breath *b, const struct packet *whole)
 {
     struct segment segs[CUT_SEGMENTS];
@@ -206,14 +210,14 @@ static enum vhost_put put_cut(struct vhost_queue *q, struct breath *b, const str
     if (virtq_available(&q->vq) < min_u32(count, q->vq.num / 2u))
         return PUT_FULL;
     while (gso_cut_next(&cut, &piece, segs)) {
-        enum vhost_put put = put_checksummed(q, b, &piece);
-        if (put == PUT_FULL) {
-            vhost_queue_drop(q, b, DROP_RING_FULL, 1);
+        enum vhost_put put = put_checksummed(q, &piece);
+        if (put != PUT_DONE) {
+            vhost_queue_drop(q, b, put == PUT_FULL ? DROP_RING_FULL : DROP_OVERSIZE, 1);
             break;
         }
-        done += put == PUT_DONE;
+        done++;
     }
-    return done > 0 ? PUT_DONE : PUT_DROPPED;
+    return done > 0 ? PUT_CUT : PUT_DROPPED;
 }
 
 static enum vhost_put put_completed(struct vhost_queue *q, struct breath *b, struct packet *p)
@@ -221,5 +225,5 @@ static enum vhost_put put_completed(struct vhost_queue *q, struct breath *b, str
     uint32_t asks = vnet_asks(p) & (uint32_t)~VNET_ASKS_CSUM;
     if (asks & ~q->tx->grants)
         return put_cut(q, b, p);
-    return put_checksummed(q, b, p);
+    return put_checksummed(q, p);
 }

@@ -24,7 +24,8 @@ struct vhost_rx {
     bool gso[BURST];
 };
 
-enum vhost_put { PUT_DONE, PUT_DROPPED, PUT_FULL };
+/* PUT_CUT: as several packets.  PUT_TOO_BIG, within vhost_put.c: the ring will never have room. */
+enum vhost_put { PUT_DONE, PUT_CUT, PUT_DROPPED, PUT_FULL, PUT_TOO_BIG };
 
 /* A guest's RX ring: room that was found for one packet, and the wait for more. */
 struct vhost_tx {

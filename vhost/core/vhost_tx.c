@@ -65,9 +65,9 @@ static void hold_queue(struct vhost_queue *q, struct breath *b, struct packet *c
             h->full = true;
             break;
         }
-        if (likely(put == PUT_DONE)) {
+        if (likely(put <= PUT_CUT)) {
             h->delivered++;
-            h->gso += (vnet_asks(p) & q->tx->grants & VNET_ASKS_GSO) != 0;
+            h->gso += put == PUT_DONE && p->gso_type != GSO_NONE;
             h->bytes += bytes;
         }
     }

@@ -2,12 +2,12 @@
  *
  * Untrusted:  see vnet.h.
  * Threads:    any.
- * Source:     virtio 1.2, section 5.1.6.
+ * Source:     virtio 1.2, section 5.1.6; virtio 1.3 there for USO.
  */
 #include "vhost/core/vnet.h"
 
 enum { FLAG_NEEDS_CSUM = 1, FLAG_DATA_VALID = 2 };
-enum { TYPE_NONE = 0, TYPE_TCP4 = 1, TYPE_TCP6 = 4, TYPE_UDP = 5, TYPE_ECN = 0x80 };
+enum { TYPE_NONE = 0, TYPE_TCP4 = 1, TYPE_TCP6 = 4, TYPE_UDP_L4 = 5, TYPE_ECN = 0x80 };
 
 _Static_assert(1 << GSO_UDP6 < VNET_ASKS_CSUM, "GSO types and flags share a word");
 
@@ -26,6 +26,10 @@ uint32_t vnet_grants(uint64_t features)
         grants |= 1u << GSO_TCP4;
     if (features & VNET_F_GUEST_TSO6)
         grants |= 1u << GSO_TCP6;
+    if (features & VNET_F_GUEST_USO4)
+        grants |= 1u << GSO_UDP4;
+    if (features & VNET_F_GUEST_USO6)
+        grants |= 1u << GSO_UDP6;
     if (features & VNET_F_GUEST_ECN)
         grants |= VNET_ASKS_ECN;
     return grants;
@@ -56,16 +60,18 @@ bool vnet_read(const uint8_t *header, struct packet *p)
         p->gso_type = GSO_TCP4;
     else if (type == TYPE_TCP6)
         p->gso_type = GSO_TCP6;
+    else if (type == TYPE_UDP_L4)
+        p->gso_type = GSO_UDP4; /* or IPv6's: pkt_offload_ok() */
     else
-        return false; /* fragmenting UDP is gone from Linux; segmenting it is not offered */
+        return false; /* fragmenting UDP (3) is gone from Linux and not offered */
     return true;
 }
 
 static uint8_t type_of(const struct packet *p)
 {
     static const uint8_t types[] = {[GSO_NONE] = TYPE_NONE, [GSO_TCP4] = TYPE_TCP4,
-                                    [GSO_TCP6] = TYPE_TCP6, [GSO_UDP4] = TYPE_UDP,
-                                    [GSO_UDP6] = TYPE_UDP};
+                                    [GSO_TCP6] = TYPE_TCP6, [GSO_UDP4] = TYPE_UDP_L4,
+                                    [GSO_UDP6] = TYPE_UDP_L4};
     uint8_t ecn = p->flags & PKT_GSO_ECN ? TYPE_ECN : 0;
     return p->gso_type == GSO_NONE ? TYPE_NONE : types[p->gso_type] | ecn;
 }

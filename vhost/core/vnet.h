@@ -1,7 +1,7 @@
 /* vnet.h - the virtio-net header in front of every frame, to and from a packet's offload fields.
  *
  *      0  flags        1 NEEDS_CSUM, 2 DATA_VALID
- *      1  gso_type     0 none, 1 TCP over IPv4, 4 TCP over IPv6; 0x80 ECN
+ *      1  gso_type     0 none, 1 TCP over IPv4, 4 TCP over IPv6, 5 UDP over either; 0x80 ECN
  *      2  hdr_len      of all headers, a hint that nobody may rely on
  *      4  gso_size
  *      6  csum_start
@@ -10,7 +10,7 @@
  *
  * Untrusted:  the header a guest writes: copied once, checked with the frame by pkt_offload_ok().
  * Threads:    any; functions keep no state.
- * Source:     virtio 1.2, section 5.1.6.
+ * Source:     virtio 1.2, section 5.1.6; virtio 1.3 there for USO.
  */
 #ifndef VHOST_VNET_H
 #define VHOST_VNET_H
@@ -26,6 +26,8 @@ enum { VNET_MAX_BYTES = 12, VNET_NUM_BUFFERS_AT = 10 };
 #define VNET_F_GUEST_ECN (1ull << 9)
 #define VNET_F_MRG_RXBUF (1ull << 15)
 #define VNET_F_VERSION_1 (1ull << 32)
+#define VNET_F_GUEST_USO4 (1ull << 54)
+#define VNET_F_GUEST_USO6 (1ull << 55)
 
 /* Copies what usually is the whole of a small frame: at least 14 bytes, at most HEAD_BYTES or so.
  * The compiler's own idea, knowing these bounds, is "rep movsq": 80 cycles before it begins. */
@@ -51,7 +53,7 @@ static inline void vnet_copy_head(uint8_t *to, const uint8_t *from, uint32_t len
 uint32_t vnet_header_bytes(uint64_t features);
 
 /* What a frame asks of its receiver, one bit per enum gso_type, and these. */
-enum { VNET_ASKS_CSUM = 1 << 8, VNET_ASKS_ECN = 1 << 9, VNET_ASKS_GSO = 0xff };
+enum { VNET_ASKS_CSUM = 1 << 8, VNET_ASKS_ECN = 1 << 9 };
 
 /* The bits that a receiver with these features can be asked for. */
 uint32_t vnet_grants(uint64_t features);

@@ -185,8 +185,9 @@ void port_counters_read(const struct port *p, struct counters *out);   /* sum ov
 /* ---- tap.c */
 
 /* fd: a tap with IFF_VNET_HDR (12-byte header) and IFF_NO_PI, non-blocking; the port takes it over.
- * id: the port's number, unique in the switch. */
-struct port *tap_port_new(uint16_t id, int fd);
+ * id: the port's number, unique in the switch.  uso: the kernel takes UDP segmentation offload
+ * (Linux 6.2 and later); otherwise such frames are cut for it. */
+struct port *tap_port_new(uint16_t id, int fd, uint32_t uso);
 void tap_port_free(struct port *p);
 struct rxq *tap_port_rxq(struct port *p);
 

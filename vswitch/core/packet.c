@@ -125,6 +125,8 @@ bool pkt_offload_ok(struct packet *p)
 {
     if (!pkt_parse(p))
         return false;
+    if (p->gso_type == GSO_UDP4 && p->ip_version == 6)
+        p->gso_type = GSO_UDP6;
     if (p->flags & PKT_NEEDS_CSUM) {
         uint32_t field = (uint32_t)p->csum_start + p->csum_offset;
         uint32_t behind = p->l3_offset ? p->l3_offset + (p->ip_version == 4 ? 20u : 40u) : 14u;

@@ -67,7 +67,8 @@ bool pkt_parse(struct packet *p);
 
 /* Whether the offload fields (flags, gso_*, csum_*) fit the frame: the checksum field lies in head
  * and behind the network header, gso_size is not 0, the GSO type is the headers'.  Parses.  Every
- * receive function calls it when any offload field is set, and drops DROP_BAD_OFFLOAD on false. */
+ * receive function calls it when any offload field is set, and drops DROP_BAD_OFFLOAD on false.
+ * GSO_UDP4 becomes GSO_UDP6 when the headers are IPv6's: virtio has one type for both. */
 bool pkt_offload_ok(struct packet *p);
 
 /* Copies len_bytes of the frame from offset on, head bytes from head.  The range is in the

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 enum { SLOT_BYTES = 66 * 1024, TAP_BURST = 16, HEADER_BYTES = 12 };
+enum { CUT_MAX_PIECES = 128 }; /* a system call each; Linux makes no larger USO frames */
 
 _Static_assert(sizeof(struct virtio_net_hdr_mrg_rxbuf) == HEADER_BYTES, "TUNSETVNETHDRSZ says 12");
 
@@ -49,7 +50,7 @@ static bool take_offload(struct packet *p, const struct virtio_net_hdr *h)
     else if (type == VIRTIO_NET_HDR_GSO_TCPV6)
         p->gso_type = GSO_TCP6;
     else if (type == udp_gso)
-        p->gso_type = GSO_UDP4; /* the version is put right once the frame is parsed */
+        p->gso_type = GSO_UDP4; /* or IPv6's: pkt_offload_ok() */
     else if (type != VIRTIO_NET_HDR_GSO_NONE)
         return false;
     if (p->gso_type == GSO_NONE)
@@ -57,8 +58,6 @@ static bool take_offload(struct packet *p, const struct virtio_net_hdr *h)
     p->gso_size = h->gso_size;
     if (h->gso_type & VIRTIO_NET_HDR_GSO_ECN) /* says nothing about a frame that is not cut */
         p->flags |= PKT_GSO_ECN;
-    if (p->gso_type == GSO_UDP4 && pkt_parse(p) && p->ip_version == 6)
-        p->gso_type = GSO_UDP6;
     return pkt_offload_ok(p);
 }
 
@@ -166,7 +165,7 @@ static void put_header(const struct packet *p, struct virtio_net_hdr_mrg_rxbuf *
 static ssize_t write_frame(struct tap_port *t, const struct packet *p)
 {
     struct virtio_net_hdr_mrg_rxbuf header;
-    struct iovec iov[MAX_SEGMENTS + 2];
+    struct iovec iov[CUT_SEGMENTS + 1]; /* of a frame its header, its head, and all behind */
     struct pkt_cursor cursor;
     int count = 1;
     const uint8_t *piece;
@@ -202,6 +201,27 @@ static bool send_frame(struct tap_port *t, struct breath *b, const struct packet
     return true;
 }
 
+/* The datagrams that a large frame stands for.  The first one may wait; the rest is not worth
+ * remembering how far it got. */
+static bool send_cut(struct tap_port *t, struct breath *b, const struct packet *whole,
+                     uint32_t flags)
+{
+    struct segment segs[CUT_SEGMENTS];
+    struct packet piece;
+    struct gso_cut cut;
+    gso_cut_init(&cut, whole, whole->gso_size);
+    if (cut.payload_bytes > CUT_MAX_PIECES * cut.mss_bytes) {
+        port_drop(&t->port, b, DROP_SEGMENTS, 1);
+        return true;
+    }
+    while (gso_cut_next(&cut, &piece, segs)) {
+        if (!send_frame(t, b, &piece, flags))
+            return false;
+        flags &= ~(uint32_t)TX_MAY_WAIT;
+    }
+    return true;
+}
+
 static uint32_t tap_tx(struct port *port, struct breath *b, struct packet *const *pkts, uint32_t n,
                        uint32_t flags)
 {
@@ -213,9 +233,22 @@ static uint32_t tap_tx(struct port *port, struct breath *b, struct packet *const
     return n;
 }
 
+static uint32_t tap_tx_without_uso(struct port *port, struct breath *b,
+                                   struct packet *const *pkts, uint32_t n, uint32_t flags)
+{
+    struct tap_port *t = CONTAINER_OF(port, struct tap_port, port);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct packet *p = pkts[i];
+        bool uso = p->gso_type == GSO_UDP4 || p->gso_type == GSO_UDP6;
+        if (!(uso ? send_cut(t, b, p, flags) : send_frame(t, b, p, flags)))
+            return i;
+    }
+    return n;
+}
+
 /* ---- life */
 
-struct port *tap_port_new(uint16_t id, int fd)
+struct port *tap_port_new(uint16_t id, int fd, uint32_t uso)
 {
     size_t bytes = (sizeof(struct tap_port) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
     struct tap_port *t = aligned_alloc(CACHE_LINE, bytes);
@@ -229,7 +262,7 @@ struct port *tap_port_new(uint16_t id, int fd)
         return NULL;
     }
     t->fd = fd;
-    t->port.tx = tap_tx;
+    t->port.tx = uso ? tap_tx : tap_tx_without_uso;
     t->rxq = (struct rxq){.burst = tap_burst, .done = tap_done, .arm = tap_arm,
                           .disarm = tap_disarm, .port = &t->port, .fd = fd};
     return &t->port;

@@ -1,0 +1,236 @@
+"""Every kind of sender to every kind of receiver: bytes as sent, checksums right, large if it may.
+
+The kinds grow: nothing, checksums, TSO over IPv4, over IPv6, USO.  Each sends TCP and UDP in the
+largest frames that it has offloads for.
+"""
+
+from dataclasses import dataclass
+
+import pytest
+
+from tests.fakes.frontend import BASIC, GUEST_USO, MERGEABLE, FrontEnd
+from tests.fakes.offloads import ACK, CWR, FIN, PSH, TCP, UDP, Flow, Received, receive
+from tests.fakes.switchbox import SwitchBox
+from tests.fakes.vhostbox import A, B, VhostBox, mac, pair
+from vhost.messages import Feature
+
+F = Feature
+MACS = mac(B) + mac(A)
+MSS, DATAGRAM = 1360, 1200
+STREAM = bytes((i * 31 + i // 256) & 0xFF for i in range(8000))
+DATAGRAMS = [STREAM[i : i + DATAGRAM] for i in range(0, 7 * DATAGRAM - 1000, DATAGRAM)]
+SEQ = 2**32 - 8000  # its last byte is the last number: nothing wraps within a large frame
+IDENT = 65535  # which does wrap
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a guest negotiated, as the sender and as the receiver it is."""
+
+    host: Feature
+    guest: Feature
+    large: frozenset[tuple[int, int]] = frozenset()  # (IP version, protocol) that may be large
+
+
+NOTHING = Kind(F(0), F(0))
+CSUM = Kind(F.CSUM, F.GUEST_CSUM)
+TSO4 = Kind(
+    CSUM.host | F.HOST_TSO4 | F.HOST_ECN,
+    CSUM.guest | F.GUEST_TSO4 | F.GUEST_ECN,
+    frozenset({(4, TCP)}),
+)
+TSO6 = Kind(TSO4.host | F.HOST_TSO6, TSO4.guest | F.GUEST_TSO6, TSO4.large | {(6, TCP)})
+USO = Kind(
+    TSO6.host | F.HOST_USO,
+    TSO6.guest | GUEST_USO,
+    TSO6.large | {(4, UDP), (6, UDP)},
+)
+KINDS = {"nothing": NOTHING, "csum": CSUM, "tso4": TSO4, "tso6": TSO6, "uso": USO}
+
+# Receive buffers: features, how many, bytes of each.
+BUFFERS = {
+    "mergeable": (MERGEABLE, 60, 1526),
+    "big": (BASIC, 20, 65562),  # what a driver with TSO offers: virtio 1.2, 5.1.6.3.1
+    "small": (BASIC, 40, 1526),
+}
+
+
+def send(front: FrontEnd, kind: Kind, flow: Flow) -> int:
+    """STREAM or DATAGRAMS; returns how many large frames that took."""
+
+    def give(frame: bytes, header: bytes) -> None:
+        if kind.host & F.CSUM:
+            front.transmit(frame, header + bytes(2))
+        else:
+            front.transmit(flow.finished(frame))
+
+    large = (flow.version, flow.protocol) in kind.large
+    if flow.protocol == UDP:
+        whole = [b"".join(DATAGRAMS)] if large else DATAGRAMS
+        for number, payload in enumerate(whole):
+            frame = flow.frame(payload, ident=(IDENT + number) & 0xFFFF)
+            give(frame, flow.header(DATAGRAM if large else 0))
+        return int(large)
+    size = len(STREAM) if large else MSS
+    for number, at in enumerate(range(0, len(STREAM), size)):
+        payload = STREAM[at : at + size]
+        flags = ACK | (0 if at else CWR) | (PSH | FIN if at + size >= len(STREAM) else 0)
+        frame = flow.frame(payload, seq=SEQ + at, flags=flags, ident=(IDENT + number) & 0xFFFF)
+        give(frame, flow.header(MSS if large else 0, ecn=large))
+    return int(large)
+
+
+def check(flow: Flow, got: Received) -> None:
+    """All payload, and what headers of single segments must say."""
+    if flow.protocol == UDP:
+        assert got.datagrams == DATAGRAMS
+    else:
+        assert got.stream == STREAM
+        assert got.tcp_flags[0] & CWR
+        assert not any(flags & CWR for flags in got.tcp_flags[1:])
+        assert not any(flags & (PSH | FIN) for flags in got.tcp_flags[:-1])
+        assert got.tcp_flags[-1] & (PSH | FIN) == PSH | FIN
+        assert got.ecn == got.large
+    assert got.idents == [
+        (IDENT + i) & 0xFFFF for i in range(len(got.idents) if flow.version == 4 else 0)
+    ]
+
+
+@pytest.mark.parametrize("vlan", [False, True], ids=["untagged", "tagged"])
+@pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("buffers", BUFFERS)
+@pytest.mark.parametrize("receiver", KINDS)
+@pytest.mark.parametrize("sender", KINDS)
+def test_matrix(sender: str, receiver: str, buffers: str, version: int, vlan: bool) -> None:
+    rings, count, size = BUFFERS[buffers]
+    to = KINDS[receiver]
+    with VhostBox() as box:
+        a, b = pair(box, MERGEABLE | KINDS[sender].host, rings | to.guest)
+        passed = 0
+        for protocol in (TCP, UDP):
+            flow = Flow(MACS, version, protocol, vlan)
+            b.post(count if protocol == TCP else 10, size)
+            sent = send(a, KINDS[sender], flow)
+            box.settle()
+            got = receive(flow, SEQ, b.received())
+            check(flow, got)
+            takes = (version, protocol) in to.large and buffers != "small"
+            assert got.large == (sent if takes else 0)
+            passed += got.large
+            if not to.guest & F.GUEST_CSUM:
+                assert got.needs_csum == 0
+        assert box.count(1, "tx_gso_packets") == passed
+        assert box.drops(0) == box.drops(1) == {}
+
+
+@pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
+def test_each_feature_is_for_its_own_kind_of_frame(protocol: int, version: int) -> None:
+    """A receiver with all features but the one that the frame asks for."""
+    missing = {
+        (4, TCP): F.GUEST_TSO4,
+        (6, TCP): F.GUEST_TSO6,
+        (4, UDP): F.GUEST_USO4,
+        (6, UDP): F.GUEST_USO6,
+    }[version, protocol]
+    with VhostBox() as box:
+        a, b = pair(box, MERGEABLE | USO.host, (MERGEABLE | USO.guest) & ~missing)
+        flow = Flow(MACS, version, protocol)
+        b.post(20)
+        assert send(a, USO, flow) == 1
+        box.settle()
+        got = receive(flow, SEQ, b.received())
+        check(flow, got)
+        assert got.large == box.count(1, "tx_gso_packets") == 0
+
+
+def test_a_large_frame_with_congestion_for_a_receiver_without_ecn() -> None:
+    """Its stack would set CWR on every segment, so it gets them one by one."""
+    with VhostBox() as box:
+        a, b = pair(box, MERGEABLE | USO.host, (MERGEABLE | USO.guest) & ~F.GUEST_ECN)
+        flow = Flow(MACS, 4, TCP)
+        b.post(20)
+        send(a, USO, flow)
+        box.settle()
+        got = receive(flow, SEQ, b.received())
+        check(flow, got)
+        assert got.large == box.count(1, "tx_gso_packets") == 0
+        b.post(20)
+        a.transmit(flow.frame(STREAM, seq=SEQ), flow.header(MSS) + bytes(2))
+        box.settle()
+        assert receive(flow, SEQ, b.received()).large == 1
+
+
+def test_offloads_without_guest_csum_are_no_offloads() -> None:
+    """A driver must not negotiate them so (5.1.3.1); one that does gets frames that are right."""
+    with VhostBox() as box:
+        a, b = pair(box, MERGEABLE | USO.host, (MERGEABLE | USO.guest) & ~F.GUEST_CSUM)
+        for protocol in (TCP, UDP):
+            flow = Flow(MACS, 6, protocol)
+            b.post(20)
+            send(a, USO, flow)
+            box.settle()
+            got = receive(flow, SEQ, b.received())
+            check(flow, got)
+            assert got.large == got.needs_csum == 0
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
+def test_a_ring_that_cannot_hold_the_whole_gets_pieces(protocol: int) -> None:
+    """Four mergeable buffers, all posted: the frame is longer than they are together."""
+    with VhostBox() as box:
+        a, b = pair(box, MERGEABLE | USO.host, MERGEABLE | USO.guest, ring_size=4)
+        flow = Flow(MACS, 4, protocol)
+        b.post(4, 800)
+        a.transmit(flow.frame(STREAM[:3200], seq=SEQ), flow.header(700) + bytes(2))
+        box.settle()
+        got = receive(flow, SEQ, b.received())
+        assert got.large == 0
+        assert got.stream + b"".join(got.datagrams) == STREAM[:2800]
+        assert "oversize" not in box.drops(1)
+
+
+def test_pieces_that_do_not_fit_either_are_oversize() -> None:
+    with VhostBox() as box:
+        a, b = pair(box, MERGEABLE | USO.host, BASIC | USO.guest)
+        flow = Flow(MACS, 4, TCP)
+        b.post(20, 600)
+        send(a, USO, flow)
+        box.settle()
+        assert b.received() == []
+        assert box.drops(1) == {"oversize": 1}
+        assert len(a.rings[1].reap()) == 1
+
+
+# ---- taps
+
+
+def tap_header(flow: Flow, gso_size: int) -> bytes:
+    return flow.header(gso_size) + bytes(2)
+
+
+@pytest.mark.parametrize("uso", [True, False], ids=["linux 6.2", "older"])
+@pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
+def test_large_datagrams_between_taps(version: int, uso: bool) -> None:
+    flow = Flow(MACS, version, UDP)
+    with SwitchBox(2, uso=uso) as box:
+        sender, receiver = box.ports
+        sender.send(flow.frame(b"".join(DATAGRAMS), ident=IDENT), tap_header(flow, DATAGRAM))
+        box.settle()
+        got = receive(flow, SEQ, receiver.receive_raw())
+        check(flow, got)
+        assert got.large == receiver.count("tx_gso_packets") == int(uso)
+        assert receiver.drops == {}
+
+
+def test_more_datagrams_than_a_kernel_makes_are_not_worth_so_many_calls() -> None:
+    flow = Flow(MACS, 4, UDP)
+    with SwitchBox(2, uso=False) as box:
+        sender, receiver = box.ports
+        sender.send(flow.frame(bytes(128)), tap_header(flow, 1))
+        box.settle()
+        assert len(receive(flow, SEQ, receiver.receive_raw()).datagrams) == 128
+        sender.send(flow.frame(bytes(129)), tap_header(flow, 1))
+        box.settle()
+        assert receiver.receive_raw() == []
+        assert receiver.drops == {"segments": 1}
