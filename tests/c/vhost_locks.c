@@ -38,7 +38,7 @@ static void *send_frames(void *arg)
 {
     uint32_t me = *(uint32_t *)arg;
     static _Alignas(64) uint8_t bytes[SENDERS][1024];
-    struct breath b = {.worker = me};
+    struct breath b = {.worker = me, .tx_queue = me};
     struct segment seg = {.base = bytes[me]};
     struct packet p, *list = &p;
     while (!load_acquire(&stop)) { /* pairs with main */

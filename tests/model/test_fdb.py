@@ -87,3 +87,58 @@ def test_a_port_that_makes_up_addresses_evicts_nobody():
         box.ports[2].send(Ether(dst=honest, src="02:00:00:00:00:0c", type=0x88B5) / (b"x" * 46))
         box.settle()
         assert [len(port.receive()) for port in box.ports] == [0, 1, 0]
+
+
+def announce(box: SwitchBox, port: int, macs: list[str]) -> None:
+    for mac in macs:
+        box.ports[port].send(Ether(dst="02:00:00:00:00:ff", src=mac, type=0x88B5) / (b"a" * 46))
+        box.settle()
+        for other in box.ports:
+            other.receive()
+
+
+def known(box: SwitchBox) -> dict[str, int]:
+    cursor, entries = ffi.new("uint32_t *"), ffi.new("struct fdb_entry[1024]")
+    count = lib.fdb_dump(box.fdb, box.now_ns, cursor, entries, 1024)
+    return {":".join(f"{byte:02x}" for byte in e.mac): e.port for e in entries[0:count]}
+
+
+def made_up(port: int, count: int) -> list[str]:
+    return [f"06:00:00:{port:02x}:{i >> 8:02x}:{i & 255:02x}" for i in range(count)]
+
+
+def test_ports_that_fill_the_table_together_leave_room_for_others():
+    """Six ports make up more addresses than the table holds; who comes later is learned, and who
+    was there before stays."""
+    with SwitchBox(9, macs=256) as box:
+        early, late = made_up(0, 20), made_up(8, 20)
+        announce(box, 0, early)
+        for port in range(1, 7):
+            announce(box, port, made_up(port, 150))
+        announce(box, 8, late)
+        table = known(box)
+        assert {mac for mac, port in table.items() if port == 0} == set(early)
+        assert {mac for mac, port in table.items() if port == 8} == set(late)
+
+
+def test_one_port_may_fill_the_table():
+    with SwitchBox(2, macs=128) as box:
+        announce(box, 0, made_up(0, 300))
+        assert 120 <= len(known(box)) <= 128  # less a few whose buckets are full
+
+
+def test_ages_are_right_after_the_ageing_time_changed():
+    with SwitchBox(2) as box:
+        lib.fdb_set_ageing(box.fdb, 3200)  # counted in units of 100 s
+        announce(box, 0, ["02:00:00:00:00:0a"])
+        for _ in range(500):
+            box.breathe(advance_ns=1_000_000_000)
+        lib.fdb_set_ageing(box.fdb, 640)  # of 20 s
+        for _ in range(100):
+            box.breathe(advance_ns=1_000_000_000)
+        cursor, entry = ffi.new("uint32_t *"), ffi.new("struct fdb_entry[1]")
+        assert lib.fdb_dump(box.fdb, box.now_ns, cursor, entry, 1) == 1
+        assert 500 <= entry[0].age_s <= 700
+        for _ in range(200):
+            box.breathe(advance_ns=1_000_000_000)
+        assert known(box) == {}

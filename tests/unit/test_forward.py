@@ -202,10 +202,36 @@ def test_what_waited_arrives_once_there_is_room():
         assert box.ports[1].drops == {}
 
 
-def test_flooding_has_a_budget():
-    with SwitchBox() as box:
+def test_flooding_has_a_budget_that_time_fills_again():
+    with SwitchBox(ports=8) as box:
         for _ in range(6):
             box.ports[0].send(frame(BROADCAST, A, b"b" * 30000))
         box.breathe()
-        assert box.ports[0].drops["flood_limit"] > 0
-        assert len(box.ports[1].receive()) > 0
+        # 256 KiB of copies beyond the first, six for each frame: overdrawn by the second.
+        assert box.ports[0].drops == {"flood_limit": 4}
+        assert len(box.ports[1].receive()) == 2
+        box.ports[0].send(frame(BROADCAST, A, b"b" * 30000))
+        box.breathe(advance_ns=90_000)
+        assert box.ports[0].drops == {"flood_limit": 5}
+        box.ports[0].send(frame(BROADCAST, A, b"b" * 30000))
+        box.breathe(advance_ns=20_000)
+        assert box.ports[0].drops == {"flood_limit": 5}
+
+
+def test_one_frame_reaches_any_number_of_ports():
+    with SwitchBox(ports=300) as box:
+        sent = [bytes(frame(BROADCAST, A, bytes([i]) * 1486)) for i in range(20)]
+        for data in sent:
+            box.ports[0].send(data)
+            box.breathe(advance_ns=500_000)
+        for port in box.ports[1:]:
+            assert [raw for _, raw in port.receive_raw()] == sent
+
+
+def test_two_ports_may_flood_for_ever():
+    with SwitchBox(ports=2) as box:
+        for _ in range(40):
+            box.ports[0].send(frame(B, A, b"b" * 60000))
+            box.breathe(advance_ns=0)
+            assert len(box.ports[1].receive_raw()) == 1
+        assert box.ports[0].drops == {}

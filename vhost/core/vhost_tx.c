@@ -84,7 +84,7 @@ static struct vhost_queue *choose_queue(const struct vhost_port *vp, const struc
     if (set == NULL || set->count == 0)
         return NULL;
     uint32_t count = min_u32(set->count, load_relaxed(&vp->pairs));
-    return set->queues[count > 1 ? b->worker % count : 0];
+    return set->queues[count > 1 ? b->tx_queue % count : 0];
 }
 
 uint32_t vhost_port_tx(struct port *p, struct breath *b, struct packet *const *pkts, uint32_t n,

@@ -24,6 +24,8 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define CACHE_LINE 64
 #define CACHE_ALIGNED _Alignas(CACHE_LINE)
+/* Before a loop of few, constant rounds. */
+#define UNROLLED _Pragma("GCC unroll 8")
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 

@@ -4,26 +4,30 @@
  */
 #include "vswitch/core/fdb.h"
 
-enum { WAYS = 8, SWEEP_PARTS = 64, PORT_SHARE = 4, DEFAULT_AGEING_S = 300 };
+#include <sys/mman.h>
 
-#define MAC_MASK 0xffffffffffffull
-
-struct bucket {
-    /* mac | port << 48; 0: free (the all-zero MAC is not learned) */
-    CACHE_ALIGNED uint64_t word[WAYS];
+enum {
+    SWEEP_NS = 15 * 1000 * 1000,   /* at least, from one sweep to the next */
+    AGEING_UNITS = FDB_STAMPS / 2, /* the other half tells old from new */
+    DEFAULT_AGEING_S = 300,
+    PORT_SHARE = 4,                /* a port may always have one in so many of the wished entries */
+    HUGE_BYTES = 2 * 1024 * 1024,
 };
 
-struct fdb {
-    uint64_t seed;
-    uint32_t buckets_mask;
-    uint32_t ageing_s;
-    uint32_t share;                /* entries one port may hold */
-    uint32_t sweep_at;             /* next bucket; advanced by whoever sweeps */
-    uint64_t swept_ns;
-    struct bucket *buckets;
-    uint32_t *seen_s;              /* WAYS per bucket */
-    uint32_t held[MAX_PORTS];      /* entries per port */
-};
+static uint64_t mac_of(uint64_t word) { return word & ((1ull << FDB_PORT_SHIFT) - 1); }
+static uint32_t port_of(uint64_t word) { return (word >> FDB_PORT_SHIFT) & (MAX_PORTS - 1); }
+static uint32_t stamp_of(uint64_t word) { return (uint32_t)(word >> FDB_STAMP_SHIFT); }
+
+static uint32_t stamp_at(uint64_t now_ns, uint32_t unit_s)
+{
+    return (uint32_t)(now_ns / (unit_s * NS_PER_S)) % FDB_STAMPS;
+}
+
+/* How many units ago, seen from stamp now. */
+static uint32_t age_units(uint32_t now, uint64_t word)
+{
+    return (now - stamp_of(word)) % FDB_STAMPS;
+}
 
 struct fdb *fdb_new(uint32_t entries, uint64_t seed)
 {
@@ -31,22 +35,29 @@ struct fdb *fdb_new(uint32_t entries, uint64_t seed)
     if (entries > 1u << 26)
         return NULL;
     /* Half full at the wished number of entries: a full bucket of eight is then rare. */
-    while (buckets * WAYS < entries * 2)
+    while (buckets * FDB_WAYS < entries * 2)
         buckets *= 2;
-    struct fdb *fdb = calloc(1, sizeof(*fdb));
+    size_t bytes = (sizeof(struct fdb) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    struct fdb *fdb = aligned_alloc(CACHE_LINE, bytes);
     if (!fdb)
         return NULL;
+    memset(fdb, 0, sizeof(*fdb));
     fdb->seed = seed;
     fdb->buckets_mask = buckets - 1;
+    fdb->entries = entries;
+    fdb->port_share = entries / PORT_SHARE > 0 ? entries / PORT_SHARE : 1;
     fdb->ageing_s = DEFAULT_AGEING_S;
-    fdb->share = entries / PORT_SHARE > 0 ? entries / PORT_SHARE : 1;
-    fdb->buckets = aligned_alloc(CACHE_LINE, buckets * sizeof(struct bucket));
-    fdb->seen_s = calloc((size_t)buckets * WAYS, sizeof(uint32_t));
-    if (!fdb->buckets || !fdb->seen_s) {
-        fdb_free(fdb);
+    fdb->unit_s = (DEFAULT_AGEING_S + AGEING_UNITS - 1) / AGEING_UNITS;
+    size_t table_bytes = buckets * sizeof(struct fdb_bucket);
+    bool huge = table_bytes >= HUGE_BYTES;
+    fdb->buckets = aligned_alloc(huge ? HUGE_BYTES : CACHE_LINE, table_bytes);
+    if (!fdb->buckets) {
+        free(fdb);
         return NULL;
     }
-    memset(fdb->buckets, 0, buckets * sizeof(struct bucket));
+    if (huge) /* a wish: small pages are as right, only slower */
+        (void)madvise(fdb->buckets, table_bytes, MADV_HUGEPAGE);
+    memset(fdb->buckets, 0, table_bytes);
     return fdb;
 }
 
@@ -55,88 +66,113 @@ void fdb_free(struct fdb *fdb)
     if (!fdb)
         return;
     free(fdb->buckets);
-    free(fdb->seen_s);
     free(fdb);
-}
-
-void fdb_set_ageing(struct fdb *fdb, uint32_t seconds)
-{
-    store_relaxed(&fdb->ageing_s, seconds);
-}
-
-static uint32_t bucket_of(const struct fdb *fdb, uint64_t mac)
-{
-    uint64_t h = (mac ^ fdb->seed) * 0x9e3779b97f4a7c15ull;
-    h = (h ^ (h >> 32)) * 0xbf58476d1ce4e5b9ull;
-    return (uint32_t)(h >> 32) & fdb->buckets_mask;
-}
-
-uint16_t fdb_lookup(const struct fdb *fdb, uint64_t mac)
-{
-    const struct bucket *b = &fdb->buckets[bucket_of(fdb, mac)];
-    for (int i = 0; i < WAYS; i++) {
-        uint64_t word = load_relaxed(&b->word[i]);
-        if ((word & MAC_MASK) == mac)
-            return (uint16_t)(word >> 48);
-    }
-    return FDB_NOWHERE;
 }
 
 static bool replace(struct fdb *fdb, uint64_t *word, uint64_t old, uint64_t new)
 {
     if (!cas_acq_rel(word, &old, new))
         return false;
+    if (old && new && port_of(old) == port_of(new))
+        return true;
     if (old)
-        sub_acq_rel(&fdb->held[old >> 48], 1);
+        sub_acq_rel(&fdb->held[port_of(old)], 1);
+    else
+        add_relaxed(&fdb->total, 1);
     if (new)
-        add_relaxed(&fdb->held[new >> 48], 1);
+        add_relaxed(&fdb->held[port_of(new)], 1);
+    else
+        sub_acq_rel(&fdb->total, 1);
     return true;
 }
 
-bool fdb_learn(struct fdb *fdb, uint64_t mac, uint16_t port, uint64_t now_ns)
+/* The way of b whose port holds most; b has at least one entry, or the answer is -1. */
+static int largest_holder(const struct fdb *fdb, const struct fdb_bucket *b)
 {
-    uint32_t at = bucket_of(fdb, mac);
-    struct bucket *b = &fdb->buckets[at];
-    uint32_t *seen = &fdb->seen_s[at * WAYS];
-    uint32_t now_s = (uint32_t)(now_ns / NS_PER_S);
-    uint64_t wanted = mac | (uint64_t)port << 48;
+    uint32_t most = 0;
+    int found = -1;
+    for (int i = 0; i < FDB_WAYS; i++) {
+        uint64_t word = load_relaxed(&b->word[i]);
+        uint32_t held = word ? load_relaxed(&fdb->held[port_of(word)]) : 0;
+        if (held > most) {
+            most = held;
+            found = i;
+        }
+    }
+    return found;
+}
+
+bool fdb_learn_new(struct fdb *fdb, struct fdb_bucket *b, uint64_t mac, uint16_t port)
+{
+    uint64_t wanted = mac | (uint64_t)port << FDB_PORT_SHIFT |
+                      (uint64_t)load_relaxed(&fdb->stamp) << FDB_STAMP_SHIFT;
     int room = -1;
 
     if (mac == 0 || mac_is_multicast(mac))
         return true;
-    for (int i = 0; i < WAYS; i++) {
+    for (int i = FDB_WAYS - 1; i >= 0; i--) {
         uint64_t word = load_relaxed(&b->word[i]);
-        if (word == wanted) {
-            if (load_relaxed(&seen[i]) != now_s)
-                store_relaxed(&seen[i], now_s);
-            return true;
-        }
-        if (word && (word & MAC_MASK) == mac) { /* it moved */
-            store_relaxed(&seen[i], now_s);
-            return replace(fdb, &b->word[i], word, wanted);
-        }
         if (word == 0)
             room = i;
+        else if (mac_of(word) == mac) /* seen again, or it moved */
+            return replace(fdb, &b->word[i], word, wanted);
     }
-    if (load_relaxed(&fdb->held[port]) >= fdb->share || room < 0)
+    uint32_t held = load_relaxed(&fdb->held[port]);
+    if (room >= 0 && (load_relaxed(&fdb->total) < fdb->entries || held < fdb->port_share))
+        return replace(fdb, &b->word[room], 0, wanted);
+    int victim = largest_holder(fdb, b);
+    if (victim < 0)
         return false;
-    store_relaxed(&seen[room], now_s);
-    return replace(fdb, &b->word[room], 0, wanted);
+    uint64_t word = load_relaxed(&b->word[victim]);
+    if (word == 0 || load_relaxed(&fdb->held[port_of(word)]) / 2 <= held)
+        return false;
+    return replace(fdb, &b->word[victim], word, wanted);
+}
+
+void fdb_set_ageing(struct fdb *fdb, uint32_t seconds)
+{
+    uint32_t unit_s = (seconds + AGEING_UNITS - 1) / AGEING_UNITS, was_s = fdb->unit_s;
+    store_relaxed(&fdb->ageing_s, seconds);
+    if (unit_s == was_s)
+        return;
+    uint64_t now_ns = load_relaxed(&fdb->swept_ns);
+    uint32_t before = stamp_at(now_ns, was_s), after = stamp_at(now_ns, unit_s);
+    store_relaxed(&fdb->unit_s, unit_s);
+    store_relaxed(&fdb->stamp, after);
+    for (uint32_t at = 0; at <= fdb->buckets_mask; at++) {
+        for (int i = 0; i < FDB_WAYS; i++) {
+            uint64_t *word = &fdb->buckets[at].word[i], old = load_relaxed(word);
+            if (old == 0)
+                continue;
+            uint32_t age_s = age_units(before, old) * was_s, units = age_s / unit_s;
+            uint32_t stamp = (after - (units < FDB_STAMPS ? units : FDB_STAMPS - 1)) % FDB_STAMPS;
+            uint64_t rest = old & ((1ull << FDB_STAMP_SHIFT) - 1);
+            replace(fdb, word, old, rest | (uint64_t)stamp << FDB_STAMP_SHIFT);
+        }
+    }
 }
 
 void fdb_sweep(struct fdb *fdb, uint64_t now_ns)
 {
-    uint32_t now_s = (uint32_t)(now_ns / NS_PER_S), ageing_s = load_relaxed(&fdb->ageing_s);
-    uint64_t swept = load_relaxed(&fdb->swept_ns);
-    if (now_ns - swept < NS_PER_S / SWEEP_PARTS || !cas_acq_rel(&fdb->swept_ns, &swept, now_ns))
+    uint64_t swept = load_relaxed(&fdb->swept_ns), elapsed = now_ns - swept;
+    uint32_t unit_s = load_relaxed(&fdb->unit_s), ageing_s = load_relaxed(&fdb->ageing_s);
+    uint32_t buckets = fdb->buckets_mask + 1, stamp = stamp_at(now_ns, unit_s);
+    uint32_t ageing_units = (ageing_s + unit_s - 1) / unit_s;
+    if (elapsed < SWEEP_NS || !cas_acq_rel(&fdb->swept_ns, &swept, now_ns))
         return;
-    uint32_t count = fdb->buckets_mask / SWEEP_PARTS + 1;
+    if (load_relaxed(&fdb->stamp) != stamp)
+        store_relaxed(&fdb->stamp, stamp);
+    if (swept == 0)
+        return; /* a new table is empty */
+    uint64_t part = elapsed / NS_PER_MS * buckets / (unit_s * 1000u) + 1;
+    uint32_t count = part < buckets ? (uint32_t)part : buckets;
     uint32_t from = add_relaxed(&fdb->sweep_at, count);
     for (uint32_t n = 0; n < count; n++) {
         uint32_t at = (from + n) & fdb->buckets_mask;
-        for (int i = 0; i < WAYS; i++) {
+        for (int i = 0; i < FDB_WAYS; i++) {
             uint64_t word = load_relaxed(&fdb->buckets[at].word[i]);
-            if (word && now_s - load_relaxed(&fdb->seen_s[at * WAYS + (uint32_t)i]) > ageing_s)
+            /* Seen in that unit, at its end perhaps. */
+            if (word && age_units(stamp, word) > ageing_units)
                 replace(fdb, &fdb->buckets[at].word[i], word, 0);
         }
     }
@@ -145,9 +181,9 @@ void fdb_sweep(struct fdb *fdb, uint64_t now_ns)
 void fdb_flush_port(struct fdb *fdb, uint16_t port)
 {
     for (uint32_t at = 0; at <= fdb->buckets_mask; at++) {
-        for (int i = 0; i < WAYS; i++) {
+        for (int i = 0; i < FDB_WAYS; i++) {
             uint64_t word = load_relaxed(&fdb->buckets[at].word[i]);
-            if (word && word >> 48 == port)
+            if (word && port_of(word) == port)
                 replace(fdb, &fdb->buckets[at].word[i], word, 0);
         }
     }
@@ -156,17 +192,17 @@ void fdb_flush_port(struct fdb *fdb, uint16_t port)
 uint32_t fdb_dump(const struct fdb *fdb, uint64_t now_ns, uint32_t *cursor, struct fdb_entry *out,
                   uint32_t max)
 {
-    uint32_t now_s = (uint32_t)(now_ns / NS_PER_S), count = 0;
-    uint64_t slots = (uint64_t)(fdb->buckets_mask + 1) * WAYS;
+    uint32_t unit_s = load_relaxed(&fdb->unit_s), stamp = stamp_at(now_ns, unit_s), count = 0;
+    uint64_t slots = (uint64_t)(fdb->buckets_mask + 1) * FDB_WAYS;
     while (*cursor < slots && count < max) {
         uint32_t at = (*cursor)++;
-        uint64_t word = load_relaxed(&fdb->buckets[at / WAYS].word[at % WAYS]);
+        uint64_t word = load_relaxed(&fdb->buckets[at / FDB_WAYS].word[at % FDB_WAYS]);
         if (word == 0)
             continue;
         struct fdb_entry *e = &out[count++];
         memcpy(e->mac, &word, 6);
-        e->port = (uint16_t)(word >> 48);
-        e->age_s = now_s - load_relaxed(&fdb->seen_s[at]);
+        e->port = (uint16_t)port_of(word);
+        e->age_s = age_units(stamp, word) * unit_s;
     }
     return count;
 }

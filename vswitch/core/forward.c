@@ -13,14 +13,28 @@
 
 #include "vswitch/core/fdb.h"
 
+/* What flooding costs more than sending to one port is paid with time, FLOOD_BYTES_PER_NS, of which
+ * a queue saves up as much as FLOOD_BYTES need.  The last frame may be on credit, so that one frame
+ * reaches every port, however many there are. */
+static bool may_flood(struct forward *f, uint64_t bytes)
+{
+    uint64_t now_ns = f->breath.now_ns, saved_ns = FLOOD_BYTES / FLOOD_BYTES_PER_NS;
+    uint64_t *paid_ns = &f->source->flood_paid_ns;
+    if (*paid_ns + saved_ns < now_ns)
+        *paid_ns = now_ns - saved_ns;
+    if (*paid_ns > now_ns)
+        return false;
+    *paid_ns += bytes / FLOOD_BYTES_PER_NS;
+    return true;
+}
+
 static void flood(struct forward *f, const struct bridge *b, struct packet *p)
 {
-    uint32_t cost = p->len_bytes * b->ports_count;
-    if (cost > f->flood_bytes) {
+    uint32_t more = b->ports_count > 2 ? b->ports_count - 2 : 0;
+    if (!may_flood(f, (uint64_t)p->len_bytes * more)) {
         forward_drop(f, DROP_FLOOD_LIMIT);
         return;
     }
-    f->flood_bytes -= cost;
     for (uint32_t i = 0; i < b->ports_count; i++) {
         struct port *to = f->snapshot->ports[b->ports[i]];
         if (to != f->ingress)
@@ -28,7 +42,13 @@ static void flood(struct forward *f, const struct bridge *b, struct packet *p)
     }
 }
 
-static int bridge_packet(struct forward *f, const struct bridge *b, struct packet *p)
+/* The buckets of a packet's two MAC addresses. */
+struct places {
+    struct fdb_bucket *to, *from;
+};
+
+static int bridge_packet(struct forward *f, const struct bridge *b, struct packet *p,
+                         const struct places *at)
 {
     if (unlikely(p->head_len < 14)) {
         forward_drop(f, DROP_SHORT);
@@ -39,7 +59,7 @@ static int bridge_packet(struct forward *f, const struct bridge *b, struct packe
         forward_drop(f, DROP_SOURCE);
         return VERDICT_DONE;
     }
-    fdb_learn(b->fdb, from, f->ingress->id, f->breath.now_ns);
+    fdb_learn(b->fdb, at->from, from, f->ingress->id);
     if (unlikely(to == b->router_mac_word))
         return route_from_bridge(f, b, p);
     if (unlikely(mac_is_multicast(to))) {
@@ -48,7 +68,7 @@ static int bridge_packet(struct forward *f, const struct bridge *b, struct packe
         flood(f, b, p);
         return VERDICT_DONE;
     }
-    uint16_t port = fdb_lookup(b->fdb, to);
+    uint16_t port = fdb_lookup(at->to, to);
     if (unlikely(port == f->ingress->id)) {
         forward_drop(f, DROP_SAME_PORT);
         return VERDICT_DONE;
@@ -60,12 +80,35 @@ static int bridge_packet(struct forward *f, const struct bridge *b, struct packe
     return port;
 }
 
-static int decide(struct forward *f, struct packet *p)
+/* Decides for those of n packets that are not sent: fills to, returns the bits of those that are
+ * dealt with. */
+static uint32_t decide_bridged(struct forward *f, const struct bridge *b, struct packet **pkts,
+                               uint32_t n, uint32_t sent, int *to)
 {
-    uint8_t bridge = f->snapshot->bridge_of[f->ingress->id];
-    if (bridge == NO_BRIDGE)
-        return route_from_mesh(f, p);
-    return bridge_packet(f, &f->snapshot->bridges[bridge], p);
+    struct places at[BURST];
+    for (uint32_t i = 0; i < n; i++) {
+        at[i].from = fdb_prefetch(b->fdb, mac_word(pkts[i]->head + 6));
+        at[i].to = fdb_prefetch(b->fdb, mac_word(pkts[i]->head));
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (sent >> i & 1)
+            continue;
+        to[i] = bridge_packet(f, b, pkts[i], &at[i]);
+        sent |= (uint32_t)(to[i] == VERDICT_DONE) << i;
+    }
+    return sent;
+}
+
+static uint32_t decide_routed(struct forward *f, struct packet **pkts, uint32_t n, uint32_t sent,
+                              int *to)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (sent >> i & 1)
+            continue;
+        to[i] = route_from_mesh(f, pkts[i]);
+        sent |= (uint32_t)(to[i] == VERDICT_DONE) << i;
+    }
+    return sent;
 }
 
 /* Sends all pending packets that go where the first of them goes.  Returns the bits of those
@@ -95,20 +138,18 @@ static uint32_t send_group(struct forward *f, struct packet **pkts, const int *t
 
 uint32_t forward_burst(struct forward *f, struct rxq *q, struct packet **pkts, uint32_t n)
 {
+    const struct snapshot *s = f->snapshot;
     int to[BURST];
-    uint32_t before = q->sent, sent = before, pending = 0;
+    uint32_t before = q->sent, sent;
+    uint8_t bridge = s->bridge_of[q->port->id];
 
     f->ingress = q->port;
-    f->flood_bytes = FLOOD_BYTES;
-    for (uint32_t i = 0; i < n; i++) {
-        if (sent >> i & 1)
-            continue;
-        to[i] = decide(f, pkts[i]);
-        if (to[i] == VERDICT_DONE)
-            sent |= 1u << i;
-        else
-            pending |= 1u << i;
-    }
+    f->source = q;
+    f->breath.tx_queue = q->tx_queue;
+    sent = bridge == NO_BRIDGE
+               ? decide_routed(f, pkts, n, before, to)
+               : decide_bridged(f, &s->bridges[bridge], pkts, n, before, to);
+    uint32_t pending = ~sent & (uint32_t)((1ull << n) - 1);
     while (pending)
         sent |= send_group(f, pkts, to, &pending);
 

@@ -13,7 +13,13 @@
 
 #include "vswitch/core/snapshot.h"
 
-enum { ANSWER_BYTES = 2048, FLOOD_BYTES = 256 * 1024, ICMP_PER_SECOND = 1000 };
+enum {
+    ANSWER_BYTES = 2048,
+    /* A queue may flood so much at once, and so much on average: copies beyond the first. */
+    FLOOD_BYTES = 256 * 1024,
+    FLOOD_BYTES_PER_NS = 1,
+    ICMP_PER_SECOND = 1000,
+};
 
 /* A decision: the id of the port that gets the packet, or that nothing is left to do with it (it
  * was dropped and counted, answered, flooded, or is held). */
@@ -23,7 +29,7 @@ struct forward {
     const struct snapshot *snapshot;
     struct breath breath;
     struct port *ingress;          /* of the burst under way */
-    uint32_t flood_bytes;          /* what it may still flood */
+    struct rxq *source;            /* likewise */
     uint64_t icmp_tokens;
     uint64_t icmp_filled_ns;
     struct packet answer;          /* what the switch says itself: one frame at a time */

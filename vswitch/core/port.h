@@ -24,7 +24,8 @@ struct punt_ring;
 
 struct breath {
     uint64_t now_ns;             /* read once per breath */
-    uint32_t worker;             /* index: preferred queue, own counters, own lane */
+    uint32_t worker;             /* index: own counters, own lane */
+    uint32_t tx_queue;           /* preferred queue of a destination; see struct rxq */
     struct packet *packets;      /* BURST of them, for rx bursts that keep none of their own */
     struct segment *segs;        /* SEGMENT_POOL of them, ditto; all free at each rx burst */
     struct punt_ring *punts;
@@ -43,6 +44,9 @@ enum { SEGMENT_POOL = 1024 };    /* a burst ends early when its packets use them
  * arm:    asks for a notification on fd; true when packets came in meanwhile (then not asleep).
  * disarm: notifications are not wanted (the queue is being polled).
  * fd:     watched edge-triggered while a snapshot lists the queue; -1: none (then never asleep).
+ * tx_queue: which of a destination's queues its packets go to: its worker's number, so that workers
+ *         do not meet.  A queue that moves to another worker keeps it until it was quiet for long:
+ *         no flow shall overtake itself in another queue of the destination.
  * sent:   worker's: bit i is set when packet i of the next burst was sent already, because one
  *         before it waits for a full destination.  A burst that drops packets by itself shifts
  *         their bits out.
@@ -55,8 +59,11 @@ struct rxq {
     struct port *port;
     int fd;
     uint32_t sent;
+    uint32_t tx_queue;
+    uint64_t flood_paid_ns;      /* forward.c's: up to when its flooding is paid for */
     uint64_t quiet_since_ns;     /* worker's: 0 while busy */
     bool armed;                  /* worker's: off the poll list until fd tells */
+    bool homed;                  /* worker's: tx_queue is chosen */
     bool sleeps;                 /* worker's: fd is watched, so the queue may be armed */
 };
 

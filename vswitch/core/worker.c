@@ -63,6 +63,13 @@ static int watch(struct worker *w, int fd, void *what)
     return epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, fd, &e);
 }
 
+/* From now on q's packets go to those queues of their destinations that this worker prefers. */
+static void home(const struct worker *w, struct rxq *q)
+{
+    q->tx_queue = w->forward.breath.worker;
+    q->homed = true;
+}
+
 /* Starts from an empty epoll: a queue that is no longer listed may be gone with its file already.
  * All queues begin on the poll list, so an edge lost in between is made up for. */
 static void adopt(struct worker *w, const struct snapshot *s)
@@ -85,6 +92,8 @@ static void adopt(struct worker *w, const struct snapshot *s)
         struct rxq *q = list->rxqs[i];
         q->armed = false;
         q->quiet_since_ns = 0;
+        if (!q->homed)
+            home(w, q);
         if (q->disarm)
             q->disarm(q);
         /* A file that can't be watched (a regular one, say) is polled. */
@@ -93,6 +102,7 @@ static void adopt(struct worker *w, const struct snapshot *s)
     }
     w->active_count = count;
     w->armed_count = 0;
+    w->tick_ns = 0; /* a new MAC table is told the time before it learns */
     w->forward.snapshot = s;
 }
 
@@ -168,10 +178,9 @@ static uint32_t breathe(struct worker *w, uint64_t now_ns)
 {
     w->forward.breath.now_ns = now_ns;
     look_at_control(w);
-    uint32_t moved = visit_queues(w);
     if (unlikely(now_ns >= w->tick_ns))
         tick(w);
-    return moved;
+    return visit_queues(w);
 }
 
 /* ---- sleeping and waking */
@@ -180,6 +189,8 @@ static void wake_queue(struct worker *w, struct rxq *q)
 {
     if (!q->armed)
         return;
+    if (w->forward.breath.now_ns - q->quiet_since_ns > HOME_AGAIN_NS)
+        home(w, q);
     q->armed = false;
     q->quiet_since_ns = 0;
     q->disarm(q);

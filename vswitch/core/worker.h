@@ -14,6 +14,7 @@
 
 enum {
     SPIN_NS = 200 * 1000,          /* a queue is polled for so long after its last packet */
+    HOME_AGAIN_NS = 1000 * 1000 * 1000, /* what a queue sent before has been read, by then */
     TICK_NS = 15 * 1000 * 1000,
     SLEEP_MS = 1000,               /* at the longest; the MAC table ages meanwhile */
     LOOK_EVERY = 32,               /* busy breaths between two looks for kicks */
