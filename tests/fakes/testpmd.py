@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,37 +18,49 @@ HUGEPAGES_WANTED = 256  # testpmd shares its memory as hugepages
 PROMPT = "testpmd> "
 
 
-class Testpmd:
-    """Two virtio-user ports that forward what they get to each other's MAC address, for ever.
+@dataclass(frozen=True)
+class VirtioUser:
+    """One port.  listens: testpmd is the socket's server.  The rest is what its driver may use;
+    it uses what the backend offers as well."""
 
-    listens: testpmd is the socket's server.  options: of each device ("queues=2", "mrg_rxbuf=0").
+    path: Path
+    listens: bool
+    packed: bool = False
+    in_order: bool = True
+    mergeable: bool = True
+    vectorized: bool = False
+
+    def device(self, number: int, queues: int) -> str:
+        """The option that makes it."""
+        if self.listens:
+            self.path.unlink(missing_ok=True)  # left by one that was killed; it would not bind
+        return (
+            f"--vdev=net_virtio_user{number},path={self.path},mac={Testpmd.MACS[number]}"
+            f",queues={queues},server={int(self.listens)},packed_vq={int(self.packed)}"
+            f",in_order={int(self.in_order)},mrg_rxbuf={int(self.mergeable)}"
+            f",vectorized={int(self.vectorized)}"
+        )
+
+
+class Testpmd:
+    """Two ports that change a frame's addresses and send it out of each other, on CPU 1.
+
+    queues: pairs of each port.  Forwarding starts with "start"; to_each_other() first makes what
+    comes out of one port go to the other's address, through the switch, round and round.
     """
 
     __test__ = False  # not a test case, whatever its name says
     MACS = ("02:00:00:00:70:00", "02:00:00:00:70:01")
 
-    def __init__(self, sockets: Sequence[Path], *, listens: bool, options: str = "") -> None:
+    def __init__(self, ports: Sequence[VirtioUser], *, queues: int = 1) -> None:
         reserve_hugepages(HUGEPAGES_WANTED)
-        devices = [
-            f"--vdev=net_virtio_user{i},path={path},mac={self.MACS[i]}"
-            f",server={int(listens)},{options}"
-            for i, path in enumerate(sockets)
-        ]
-        # A frame from one port goes to the other's address: through the switch, round and round.
-        peers = [f"--eth-peer={i},{self.MACS[1 - i]}" for i in range(2)]
+        devices = [port.device(i, queues) for i, port in enumerate(ports)]
         command = [
-            *(
-                "stdbuf",
-                "-oL",
-                "dpdk-testpmd",
-                "-l",
-                "0,1",
-                "--no-pci",
-                "--in-memory",
-                "--single-file-segments",
-            ),
-            *("-m", "256", *(device.rstrip(",") for device in devices)),
-            *("--", "-i", "--no-mlockall", "--forward-mode=mac", "--total-num-mbufs=8192", *peers),
+            *("stdbuf", "-oL", "dpdk-testpmd", "-l", "0,1", "--no-pci", "--in-memory"),
+            *("--single-file-segments", "-m", "256", "--log-level=pmd.net.virtio.*:info"),
+            *("--force-max-simd-bitwidth=512", *devices),
+            *("--", "-i", "--no-mlockall", "--forward-mode=mac", "--total-num-mbufs=8192"),
+            *(f"--rxq={queues}", f"--txq={queues}"),
         ]
         self._lines: list[str] = []
         self._process = subprocess.Popen(
@@ -84,9 +97,23 @@ class Testpmd:
         until(lambda: PROMPT in self.output[start:], f"testpmd to answer {command!r}")
         return self.output[start:]
 
+    def send_to(self, *macs: str) -> None:
+        """The destination of all that comes out of each port."""
+        for number, mac in enumerate(macs):
+            self.tell(f"set eth-peer {number} {mac}")
+
+    def to_each_other(self) -> None:
+        self.send_to(*reversed(self.MACS))
+
     def received(self) -> list[int]:
         """Packets that each port has received."""
-        return [int(n) for n in re.findall(r"RX-packets: (\d+)", self.tell("show port stats all"))]
+        return self._counters("RX-packets")
+
+    def sent(self) -> list[int]:
+        return self._counters("TX-packets")
+
+    def _counters(self, name: str) -> list[int]:
+        return [int(n) for n in re.findall(rf"{name}: (\d+)", self.tell("show port stats all"))]
 
     def close(self) -> None:
         if self._process.poll() is None:

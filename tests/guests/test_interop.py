@@ -7,7 +7,7 @@ import pytest
 
 from qperf_suite.guests import QemuGuest, UmlGuest, VhostUser
 from tests.fakes.daemons import Daemon, running, until
-from tests.fakes.testpmd import Testpmd
+from tests.fakes.testpmd import Testpmd, VirtioUser
 
 PORT = """
 [bridges.br0.ports.{name}]
@@ -46,14 +46,15 @@ def test_three_kinds_at_once(daemon: Daemon, role: str, tmp_path: Path) -> None:
     listens = role == "client"
     uml_nic = VhostUser(str(tmp_path / "uml.sock"))
     qemu_nic = VhostUser(str(tmp_path / "qemu.sock"), server=listens)
-    loop = [tmp_path / "dpdk0.sock", tmp_path / "dpdk1.sock"]
+    loop = [VirtioUser(tmp_path / f"dpdk{i}.sock", listens) for i in (0, 1)]
     with (
         UmlGuest("iu", nics=[uml_nic], addresses=["10.5.0.1/24"]) as uml,
         QemuGuest("iq", nics=[qemu_nic], addresses=["10.5.0.2/24"]) as qemu,
     ):
         assert "5 received" in uml.check("ping -c 5 -i 0.1 -W 5 10.5.0.2", timeout_s=30)
-        with Testpmd(loop, listens=listens) as pmd:
+        with Testpmd(loop) as pmd:
             pmd.ready()
+            pmd.to_each_other()
             until(lambda: set(states(daemon).values()) == {"connected"}, "all ports connected")
             pmd.tell("start tx_first 4")
             until(lambda: min(pmd.received()) > 100_000, "frames to go round")
