@@ -241,6 +241,7 @@ def test_frames_move_between_ports_of_a_running_switch(switch: Switch) -> None:
     frame = b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x88\xb5" + bytes(50)
     one.cable.send(bytes(12) + frame)
     assert two.cable.recv(2048)[12:] == frame
+    switch.sync()  # the frame is counted after it was sent, in the same breath
     assert core.port_counters(two.c_port).values["tx_packets"] == 1
     assert [mac for mac, _, _ in switch.state.fdbs["br0"].dump(0)] == [b"\x02\0\0\0\0\1"]
 
