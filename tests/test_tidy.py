@@ -25,7 +25,14 @@ MAY_IMPORT = {
 }
 # Protocol modules have no side effects: everything in mesh but these, and these of vhost.
 MESH_WITH_IO = {"core.py", "keyfile.py", "service.py", "sockets.py"}
-VHOST_SANS_IO = {"backend.py", "messages.py"}
+VHOST_SANS_IO = {
+    "backend.py",
+    "feature_messages.py",
+    "memory_messages.py",
+    "messages.py",
+    "ring_messages.py",
+    "session.py",
+}
 IO_MODULES = {
     "asyncio",
     "os",
