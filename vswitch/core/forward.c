@@ -80,21 +80,45 @@ static int bridge_packet(struct forward *f, const struct bridge *b, struct packe
     return port;
 }
 
+/* Asks for the table's lines of a burst, once for each that differs from the one before. */
+static void find_places(const struct bridge *b, struct packet **pkts, uint32_t n,
+                        struct places *at)
+{
+    uint64_t to = mac_word(pkts[0]->head), from = mac_word(pkts[0]->head + 6);
+    at[0].to = fdb_prefetch(b->fdb, to);
+    at[0].from = fdb_prefetch(b->fdb, from);
+    for (uint32_t i = 1; i < n; i++) {
+        uint64_t next_to = mac_word(pkts[i]->head), next_from = mac_word(pkts[i]->head + 6);
+        at[i].to = next_to == to ? at[i - 1].to : fdb_prefetch(b->fdb, next_to);
+        at[i].from = next_from == from ? at[i - 1].from : fdb_prefetch(b->fdb, next_from);
+        to = next_to;
+        from = next_from;
+    }
+}
+
 /* Decides for those of n packets that are not sent: fills to, returns the bits of those that are
- * dealt with. */
+ * dealt with.  Frames of one conversation come together: for a frame with the addresses of the one
+ * before it, the table has been asked. */
 static uint32_t decide_bridged(struct forward *f, const struct bridge *b, struct packet **pkts,
                                uint32_t n, uint32_t sent, int *to)
 {
     struct places at[BURST];
+    uint64_t known_to = 0, known_from = 0; /* of a frame that went to known_port */
+    int known_port = VERDICT_DONE;
+    find_places(b, pkts, n, at);
     for (uint32_t i = 0; i < n; i++) {
-        at[i].from = fdb_prefetch(b->fdb, mac_word(pkts[i]->head + 6));
-        at[i].to = fdb_prefetch(b->fdb, mac_word(pkts[i]->head));
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        if (sent >> i & 1)
+        uint64_t to_mac = mac_word(pkts[i]->head), from_mac = mac_word(pkts[i]->head + 6);
+        if (unlikely(sent >> i & 1))
             continue;
+        if (to_mac == known_to && from_mac == known_from && known_port != VERDICT_DONE) {
+            to[i] = known_port;
+            continue;
+        }
         to[i] = bridge_packet(f, b, pkts[i], &at[i]);
         sent |= (uint32_t)(to[i] == VERDICT_DONE) << i;
+        known_to = to_mac;
+        known_from = from_mac;
+        known_port = to_mac == b->router_mac_word ? VERDICT_DONE : to[i];
     }
     return sent;
 }
@@ -136,6 +160,24 @@ static uint32_t send_group(struct forward *f, struct packet **pkts, const int *t
     return gone;
 }
 
+/* Sends what is not sent yet, each destination's packets at once. */
+static uint32_t send_burst(struct forward *f, struct packet **pkts, uint32_t n, const int *to,
+                           uint32_t sent)
+{
+    uint32_t all = (uint32_t)((1ull << n) - 1), pending = ~sent & all;
+    int other = 0;
+    for (uint32_t i = 1; i < n && sent == 0; i++)
+        other |= to[i] ^ to[0];
+    if (likely(sent == 0 && other == 0)) {
+        struct port *egress = f->snapshot->ports[to[0]];
+        uint32_t taken = egress->tx(egress, &f->breath, pkts, n, TX_MAY_WAIT);
+        return (uint32_t)((1ull << taken) - 1);
+    }
+    while (pending)
+        sent |= send_group(f, pkts, to, &pending);
+    return sent;
+}
+
 uint32_t forward_burst(struct forward *f, struct rxq *q, struct packet **pkts, uint32_t n)
 {
     const struct snapshot *s = f->snapshot;
@@ -149,9 +191,7 @@ uint32_t forward_burst(struct forward *f, struct rxq *q, struct packet **pkts, u
     sent = bridge == NO_BRIDGE
                ? decide_routed(f, pkts, n, before, to)
                : decide_bridged(f, &s->bridges[bridge], pkts, n, before, to);
-    uint32_t pending = ~sent & (uint32_t)((1ull << n) - 1);
-    while (pending)
-        sent |= send_group(f, pkts, to, &pending);
+    sent = send_burst(f, pkts, n, to, sent);
 
     uint32_t done = sent == UINT32_MAX ? 32 : (uint32_t)__builtin_ctz(~sent);
     done = min_u32(done, n);
