@@ -36,6 +36,7 @@ class VhostUser:
     """A NIC on a vhost-user socket. server: the guest's side listens (QEMU only).
 
     queues: pairs; packed, mrg_rxbuf: what the front-end lets its driver have (QEMU only).
+    properties: more of QEMU's device, like "csum=off".
     """
 
     path: str
@@ -44,6 +45,7 @@ class VhostUser:
     queues: int = 1
     packed: bool = False
     mrg_rxbuf: bool = True
+    properties: tuple[str, ...] = ()
     mtu: int | None = None
 
 
@@ -317,6 +319,7 @@ def _qemu_nic(index: int, nic: Nic) -> list[str]:
         return ["-netdev", backend, "-device", device]
     role = ",server=on,wait=off" if nic.server else ",reconnect=1"
     device += f",packed={_on(nic.packed)},mrg_rxbuf={_on(nic.mrg_rxbuf)}"
+    device += "".join(f",{given}" for given in nic.properties)
     if nic.queues > 1:
         device += ",mq=on"
     return [

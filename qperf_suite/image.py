@@ -32,7 +32,7 @@ TOOLS = {
 UML_KERNEL = Path("/usr/bin/linux.uml")
 UML_MODULES = Path("/usr/lib/uml/modules")
 # ipv6, because qperf's server binds to nothing else first; the order of loading is in modules.dep.
-MODULES = ("ipv6", "virtio_net", "virtio_pci")
+MODULES = ("ipv6", "8021q", "virtio_net", "virtio_pci")
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 
 

@@ -14,10 +14,12 @@ FIN, PSH, ACK, CWR = 0x01, 0x08, 0x10, 0x80
 VLAN_TAG = struct.pack(">HH", 0x8100, 5)
 VNET = struct.Struct("<BBHHHH")
 ADDRESSES = {
-    4: bytes([10, 5, 0, 1, 10, 5, 0, 2]),
+    4: bytes([10, 5, 0, 1, 10, 5, 0, 9]),
     6: bytes.fromhex("fd00000000000000000000000000000afd00000000000000000000000000000b"),
 }
-TCP_OPTIONS = bytes.fromhex("0101080a0000000100000002")  # timestamps
+TIMESTAMPS = bytes.fromhex("0101080a0000000100000002")  # an option of TCP
+DESTINATION_OPTIONS = 60
+PADDING = bytes([DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0])  # an extension header of nothing
 
 
 def words_sum(data: bytes) -> int:
@@ -31,12 +33,18 @@ def pseudo_header(addresses: bytes, protocol: int, length: int) -> bytes:
 
 @dataclass(frozen=True)
 class Flow:
-    """One direction of a connection between two guests.  macs: to and from, 12 bytes."""
+    """One direction of a connection between two guests.
+
+    macs: to and from, 12 bytes.  options: TCP's, whole words.  extra: IPv4 options, whole words, or
+    IPv6 extension headers of 8 bytes each that all are destination options.
+    """
 
     macs: bytes
     version: int
     protocol: int
     vlan: bool = False
+    options: bytes = TIMESTAMPS
+    extra: bytes = b""
 
     @property
     def l3(self) -> int:
@@ -44,11 +52,11 @@ class Flow:
 
     @property
     def l4(self) -> int:
-        return self.l3 + (20 if self.version == 4 else 40)
+        return self.l3 + (20 if self.version == 4 else 40) + len(self.extra)
 
     @property
     def headers_bytes(self) -> int:
-        return self.l4 + (20 + len(TCP_OPTIONS) if self.protocol == TCP else 8)
+        return self.l4 + (20 + len(self.options) if self.protocol == TCP else 8)
 
     @property
     def csum_offset(self) -> int:
@@ -63,18 +71,24 @@ class Flow:
     def _ip(self, l4_bytes: int, ident: int) -> bytes:
         addresses = ADDRESSES[self.version]
         if self.version == 6:
-            return struct.pack(">IHBB", 0x6AB12345, l4_bytes, self.protocol, 61) + addresses
-        total = 20 + l4_bytes
-        ip = struct.pack(">BBHHHBBH", 0x45, 0x02, total, ident, 0x4000, 61, self.protocol, 0)
-        ip += addresses
+            following = DESTINATION_OPTIONS if self.extra else self.protocol
+            length = len(self.extra) + l4_bytes
+            ip = struct.pack(">IHBB", 0x6AB12345, length, following, 61) + addresses
+            if not self.extra:
+                return ip
+            return ip + self.extra[:-8] + bytes([self.protocol]) + self.extra[-7:]
+        total = 20 + len(self.extra) + l4_bytes
+        first = 0x45 + len(self.extra) // 4
+        ip = struct.pack(">BBHHHBBH", first, 0x02, total, ident, 0x4000, 61, self.protocol, 0)
+        ip += addresses + self.extra
         return ip[:10] + struct.pack(">H", 65535 - words_sum(ip)) + ip[12:]
 
     def frame(self, payload: bytes, *, seq: int = 0, flags: int = ACK, ident: int = 0) -> bytes:
         """With the sum of the pseudo-header in the checksum field."""
         if self.protocol == TCP:
-            offset = (20 + len(TCP_OPTIONS)) // 4 << 4
+            offset = (20 + len(self.options)) // 4 << 4
             l4 = struct.pack(">HHIIBBHHH", 1000, 2000, seq, 77, offset, flags, 500, 0, 0)
-            l4 += TCP_OPTIONS
+            l4 += self.options
         else:
             l4 = struct.pack(">HHHH", 1000, 2000, 8 + len(payload), 0)
         length = len(l4) + len(payload)
@@ -153,7 +167,7 @@ def receive(flow: Flow, first_seq: int, got: list[tuple[bytes, bytes]]) -> Recei
         if flow.protocol == TCP:
             seq, _ack, _offset, tcp_flags = struct.unpack_from(">IIBB", frame, flow.l4 + 4)
             assert seq == first_seq + len(result.stream)
-            assert frame[flow.l4 + 20 : flow.headers_bytes] == TCP_OPTIONS
+            assert frame[flow.l4 + 20 : flow.headers_bytes] == flow.options
             result.tcp_flags.append(tcp_flags)
             result.stream += payload
         else:
@@ -167,10 +181,10 @@ def check_ip(flow: Flow, frame: bytes) -> None:
     if flow.version == 4:
         assert words_sum(ip) == 0, "the IPv4 header's checksum is wrong"
         assert struct.unpack(">H", ip[2:4])[0] == len(frame) - flow.l3
-        assert ip[12:] == ADDRESSES[4]
+        assert ip[12:] == ADDRESSES[4] + flow.extra
     else:
-        assert struct.unpack(">H", ip[4:6])[0] == len(frame) - flow.l4
-        assert ip[8:] == ADDRESSES[6]
+        assert struct.unpack(">H", ip[4:6])[0] == len(frame) - flow.l3 - 40
+        assert ip[8:40] == ADDRESSES[6]
     if flow.protocol == UDP:
         assert struct.unpack_from(">H", frame, flow.l4 + 4)[0] == len(frame) - flow.l4
 

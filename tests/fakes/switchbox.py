@@ -54,7 +54,7 @@ class BoxPort:
 
     def receive_raw(self) -> list[tuple[bytes, bytes]]:
         """All (virtio-net header, frame) that arrived."""
-        got = []
+        got: list[tuple[bytes, bytes]] = []
         while True:
             try:
                 data = self.device.recv(70000)
