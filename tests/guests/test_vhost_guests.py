@@ -1,4 +1,4 @@
-"""A switch that is killed under its guests; QEMU with queues and buffers of every kind."""
+"""A switch that is killed under its guests."""
 
 import re
 from contextlib import ExitStack
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qperf_suite.guests import Guest, QemuGuest, UmlGuest, VhostUser
+from qperf_suite.guests import Guest, QemuGuest, VhostUser
 from tests.fakes.daemons import running, until
 
 PORT = '[bridges.br0.ports.{name}]\ntype = "vhost-user"\npath = "{name}.sock"\nmode = "{mode}"\n'
@@ -53,39 +53,3 @@ def test_a_killed_switch_comes_back_and_the_guests_do_not_notice(tmp_path: Path,
         gap_s = max(b - a for a, b in pairwise(times))
         assert gap_s < 2, log
         ping(two, "10.5.0.1")
-
-
-@pytest.mark.parametrize("pairs", [1, 2])
-@pytest.mark.parametrize("mergeable", [True, False])
-def test_qemu_with_queues_and_buffers_of_both_kinds(
-    tmp_path: Path, pairs: int, mergeable: bool
-) -> None:
-    with ExitStack() as stack:
-        daemon = stack.enter_context(running(configuration(tmp_path, uml="server", qemu="client")))
-        uml = stack.enter_context(
-            UmlGuest("uml", nics=[VhostUser(f"{tmp_path}/uml.sock")], addresses=["10.5.0.1/24"])
-        )
-        qemu = stack.enter_context(
-            QemuGuest(
-                "qemu",
-                nics=[
-                    VhostUser(
-                        f"{tmp_path}/qemu.sock",
-                        server=True,
-                        mac=MACS["qemu"],
-                        queues=pairs,
-                        mrg_rxbuf=mergeable,
-                    )
-                ],
-                addresses=["10.5.0.2/24"],
-                vcpus=pairs,
-            )
-        )
-        qemu.spawn("nc -l -p 99 -e /bin/cat")
-        until(lambda: qemu.run("netstat -ltn | grep -q :99").status == 0, "the echo server")
-        uml.check("dd if=/dev/urandom of=/tmp/data bs=1M count=8")
-        uml.check("nc 10.5.0.2 99 < /tmp/data > /tmp/echo", timeout_s=30)
-        uml.check("cmp /tmp/data /tmp/echo")
-        (row,) = [row for row in daemon.ask("stats")["ports"] if row["name"] == "qemu"]
-        assert row["rx_gso_packets"] > 0
-        assert row["tx_gso_packets"] > 0
