@@ -7,6 +7,7 @@ byte order.
 
 import enum
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 
 HEADER = struct.Struct("=III")  # request, flags, payload bytes
@@ -135,6 +136,25 @@ OFFERED_FEATURES = (
     | Feature.GUEST_USO6
     | Feature.HOST_USO
 )
+
+
+# What a configuration may leave out, by its name there: what the guest sends, and what it gets.
+OFFLOADS = {
+    "csum": Feature.CSUM | Feature.GUEST_CSUM,
+    "tso4": Feature.HOST_TSO4 | Feature.GUEST_TSO4,
+    "tso6": Feature.HOST_TSO6 | Feature.GUEST_TSO6,
+    "ecn": Feature.HOST_ECN | Feature.GUEST_ECN,
+    "uso": Feature.HOST_USO | Feature.GUEST_USO4 | Feature.GUEST_USO6,
+}
+
+
+def offered_features(offloads: Collection[str]) -> int:
+    """OFFERED_FEATURES, but of OFFLOADS only these."""
+    bits = int(OFFERED_FEATURES)
+    for name, features in OFFLOADS.items():
+        if name not in offloads:
+            bits &= ~int(features)
+    return bits
 
 
 @dataclass(frozen=True)

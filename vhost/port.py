@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VhostConfig:
-    """mtu_bytes: told to the guest.  mac: 6 bytes, told to the guest; None: it chooses its own."""
+    """mtu_bytes: told to the guest.  mac: 6 bytes, told to the guest; None: it chooses its own.
+
+    offloads: names of messages.OFFLOADS that the guest may use.
+    """
 
     path: str
     mode: str  # "client" or "server"
@@ -37,6 +40,7 @@ class VhostConfig:
     socket_mode: int = 0o660
     socket_group: str | None = None
     mac: bytes | None = None
+    offloads: tuple[str, ...] = tuple(m.OFFLOADS)
 
 
 class VhostPort:
@@ -131,7 +135,7 @@ class VhostPort:
         self._connected(sock)
 
     def _connected(self, sock: socket.socket) -> None:
-        offered = int(m.OFFERED_FEATURES)
+        offered = m.offered_features(self.config.offloads)
         if self.config.mac is not None:
             offered |= Feature.MAC
         self._port.reset()

@@ -14,6 +14,7 @@ from mesh.address import Address
 from mesh.config import MAX_PEERS, MeshConfig, PeerConfig
 from mesh.identity import encode_key, public_key
 from mesh.keyfile import load_identity, load_preshared_key
+from vhost.messages import OFFLOADS
 from vswitch.errors import Place, UserError
 from vswitch.fields import Table, parse_endpoint, parse_mac
 from vswitch.host import check_host
@@ -41,6 +42,8 @@ MAX_PORTS = 1023  # one of abi.h's 1024 is the mesh
 MTU_BYTES_MIN = 576  # what each IPv4 host must accept (RFC 791, 3.1)
 MTU_BYTES_MIN_IPV6 = 1280  # RFC 8200, section 5
 MTU_BYTES_MAX = 9216
+# One of the offloads that each is built on (virtio 1.2, 5.1.3.1).
+OFFLOAD_NEEDS = {"tso4": ("csum",), "tso6": ("csum",), "uso": ("csum",), "ecn": ("tso4", "tso6")}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}")
 
 
@@ -203,8 +206,28 @@ def parse_vhost_user(table: Table, name: str, file: str) -> VhostUserPort:
         socket_mode=socket_mode,
         socket_group=table.string("socket_group"),
         mac=table.optional("mac", parse_mac),
+        offloads=parse_offloads(table),
         addresses=table.networks("addresses"),
     )
+
+
+def parse_offloads(table: Table) -> tuple[str, ...]:
+    """In the order of OFFLOADS, so that another order in the file is no change."""
+    if not table.has("offloads"):
+        return tuple(OFFLOADS)
+    names: list[str] = table.array("offloads", str)
+    for i, name in enumerate(names):
+        key = f"offloads[{i}]"
+        if name not in OFFLOADS:
+            known = ", ".join(f'"{offload}"' for offload in OFFLOADS)
+            table.wrong(key, f'unknown offload "{name}"', f"choose among {known}")
+        if name in names[:i]:
+            table.wrong(key, f'"{name}" stands here twice', "remove one of the two")
+        needed = OFFLOAD_NEEDS.get(name, ())
+        if needed and not set(needed) & set(names):
+            listed = " or ".join(f'"{offload}"' for offload in needed)
+            table.wrong(key, f'"{name}" works with {listed} only', f"add {listed}, or remove it")
+    return tuple(name for name in OFFLOADS if name in names)
 
 
 def parse_tap(table: Table, name: str) -> TapPort:

@@ -36,7 +36,10 @@ class Workers:
 
 @dataclass(frozen=True)
 class VhostUserPort:
-    """A VM's port.  mode: "client" (the VM listens) or "server" (we listen)."""
+    """A VM's port.  mode: "client" (the VM listens) or "server" (we listen).
+
+    offloads: names that vhost.messages.OFFLOADS knows, in its order.
+    """
 
     name: str
     path: str
@@ -44,6 +47,7 @@ class VhostUserPort:
     socket_mode: int
     socket_group: str | None
     mac: bytes | None
+    offloads: tuple[str, ...]
     addresses: tuple[Network, ...]
 
 

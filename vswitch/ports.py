@@ -83,6 +83,7 @@ class PlugMaker:
                         socket_group=port.socket_group,
                         mtu_bytes=bridge.mtu_bytes,
                         mac=port.mac,
+                        offloads=port.offloads,
                     ),
                     publisher,
                     self._loop,

@@ -107,7 +107,7 @@ class Maker:
 
 def vm(name: str, path: str = "", **changes: object) -> VhostUserPort:
     return replace(
-        VhostUserPort(name, path or f"/{name}", "server", 0o660, None, None, ()), **changes
+        VhostUserPort(name, path or f"/{name}", "server", 0o660, None, None, (), ()), **changes
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from mesh.address import Address
 from mesh.identity import Identity, encode_key
-from tests.fakes.configs import OWN_SEED, PEER_SEED, RIGHT, write_files
+from tests.fakes.configs import OWN_SEED, PEER_SEED, RIGHT, changed, write_files
+from vhost.messages import OFFLOADS
 from vswitch.config import load, parse
 from vswitch.errors import Place, UserError
 from vswitch.fields import Table
@@ -32,10 +33,18 @@ def test_everything_said(tmp_path: Path) -> None:
         0o660,
         None,
         None,
+        tuple(OFFLOADS),
         (ip_network("10.5.0.1/32"), ip_network("fd00:5::1/128")),
     )
     assert vm2 == VhostUserPort(
-        "vm2", str(tmp_path / "vm2.sock"), "server", 0o660, None, bytes([2, 0, 0, 0, 0, 2]), ()
+        "vm2",
+        str(tmp_path / "vm2.sock"),
+        "server",
+        0o660,
+        None,
+        bytes([2, 0, 0, 0, 0, 2]),
+        tuple(OFFLOADS),
+        (),
     )
     assert config.public_key == Identity(OWN_SEED).public_key
     assert config.mesh is not None
@@ -165,3 +174,16 @@ def test_a_table_reports_what_nobody_asked_for() -> None:
     with pytest.raises(UserError) as caught:
         table.close()
     assert str(caught.value) == '/f: a.knwon: unknown key; did you mean "known"?'
+
+
+def test_offloads_are_all_unless_chosen(tmp_path: Path) -> None:
+    def chosen(line: str) -> tuple[str, ...]:
+        file = write_files(tmp_path)
+        file.write_text(changed('mode = "server"', f'mode = "server"\n{line}'))
+        port = load(str(file)).bridges[0].ports[1]
+        assert isinstance(port, VhostUserPort)
+        return port.offloads
+
+    assert chosen("") == ("csum", "tso4", "tso6", "ecn", "uso")
+    assert chosen("offloads = []") == ()
+    assert chosen('offloads = ["tso6", "csum"]') == ("csum", "tso6")

@@ -4,7 +4,7 @@ The kinds grow: nothing, checksums, TSO over IPv4, over IPv6, USO.  Each sends T
 largest frames that it has offloads for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.fakes.frontend import BASIC, GUEST_USO, MERGEABLE, FrontEnd
 from tests.fakes.offloads import ACK, CWR, FIN, PSH, TCP, UDP, Flow, Received, receive
 from tests.fakes.switchbox import SwitchBox
 from tests.fakes.vhostbox import A, B, VhostBox, mac, pair
-from vhost.messages import Feature
+from vhost.messages import OFFERED_FEATURES, OFFLOADS, U64, Feature, Request
 
 F = Feature
 MACS = mac(B) + mac(A)
@@ -200,6 +200,19 @@ def test_pieces_that_do_not_fit_either_are_oversize() -> None:
         assert b.received() == []
         assert box.drops(1) == {"oversize": 1}
         assert len(a.rings[1].reap()) == 1
+
+
+@pytest.mark.parametrize("allowed", [(), ("csum",), ("csum", "tso4", "ecn"), tuple(OFFLOADS)])
+def test_a_port_offers_what_its_configuration_allows(allowed: tuple[str, ...]) -> None:
+    with VhostBox() as box:
+        port = box.ports[1]
+        port.config = replace(port.config, offloads=allowed)
+        front = box.front(1)
+        (offered,) = U64.unpack(front.ask(Request.GET_FEATURES))
+        for name, features in OFFLOADS.items():
+            assert offered & features == (features if name in allowed else 0)
+        assert offered | sum(OFFLOADS.values()) == OFFERED_FEATURES
+        front.boot(MERGEABLE | (offered & sum(OFFLOADS.values())))
 
 
 # ---- taps
