@@ -48,6 +48,11 @@ class BoxPort:
         # The port closes its file when it is freed.
         self.c_port = lib.tap_port_new(port_id, ours.detach(), uso)
         self.c_rxq = lib.tap_port_rxq(self.c_port)
+        self.c_rxqs = [self.c_rxq]
+
+    def close(self) -> None:
+        lib.tap_port_free(self.c_port)
+        self.device.close()
 
     def send(self, frame: Packet | bytes, header: bytes = NO_OFFLOAD) -> None:
         self.device.send(header + bytes(frame))
@@ -141,8 +146,7 @@ class SwitchBox:
         lib.worker_free(self.worker)
         lib.snapshot_free(self.snapshot)
         for port in self.ports:
-            lib.tap_port_free(port.c_port)
-            port.device.close()
+            port.close()
         lib.fdb_free(self.fdb)
         lib.neighbours_free(self.neighbours)
         lib.lpm_free(self.routes)

@@ -73,6 +73,9 @@ class Host:
     def run(self, command: str) -> str:
         return sh(f"ip netns exec {self.netns} {command}")
 
+    def command(self, *words: str) -> list[str]:
+        return ["ip", "netns", "exec", self.netns, *words]
+
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[list[Host]]:
@@ -170,6 +173,50 @@ def test_a_packet_larger_than_the_path_is_told_so(hosts: list[Host]) -> None:
     )
     assert result.returncode == 1
     assert "mtu=1400" in result.stdout + result.stderr or "mtu = 1400" in result.stdout
+
+
+RECEIVE = """
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(10)
+s.bind((sys.argv[1], 5000))
+print("ready", flush=True)
+for _ in range(int(sys.argv[2])):
+    print(s.recv(65536).hex(), flush=True)
+"""
+SEND = """
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_UDP, 103, int(sys.argv[2]))  # UDP_SEGMENT
+s.sendto(bytes.fromhex(sys.argv[3]), (sys.argv[1], 5000))
+"""
+
+
+@pytest.mark.parametrize("address", ["10.5.0.2", "fd00:5::2"])
+def test_large_datagrams_of_a_kernel(hosts: list[Host], address: str) -> None:
+    """One large frame from tap to tap where the kernel has USO for taps, singles where not."""
+    a, b = hosts
+    size, data = 1100, bytes(i * 7 % 251 for i in range(40000))
+    a.run(f"ping -c 1 -W 5 {address}")
+    before = [host.daemon.ask("stats")["ports"][0] for host in hosts]
+    sent = [data[i : i + size] for i in range(0, len(data), size)]
+    receiver = subprocess.Popen(
+        [*b.command(sys.executable, "-c", RECEIVE), address, str(len(sent))],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with receiver:
+        assert receiver.stdout is not None
+        assert receiver.stdout.readline() == "ready\n"
+        sender = [*a.command(sys.executable, "-c", SEND), address, str(size), data.hex()]
+        subprocess.run(sender, check=True, timeout=20)
+        got = [bytes.fromhex(line) for line in receiver.stdout]
+    assert got == sent
+    after = [host.daemon.ask("stats")["ports"][0] for host in hosts]
+    assert {port["name"] for port in before + after} == {"host"}
+    has_uso = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 2)
+    assert after[0]["rx_gso_packets"] - before[0]["rx_gso_packets"] == int(has_uso)
+    assert after[1]["tx_gso_packets"] - before[1]["tx_gso_packets"] == int(has_uso)
 
 
 def test_a_foreign_source_does_not_pass(hosts: list[Host]) -> None:

@@ -4,13 +4,15 @@ The kinds grow: nothing, checksums, TSO over IPv4, over IPv6, USO.  Each sends T
 largest frames that it has offloads for.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
 
 from tests.fakes.frontend import BASIC, GUEST_USO, MERGEABLE, FrontEnd
-from tests.fakes.offloads import ACK, CWR, FIN, PSH, TCP, UDP, Flow, Received, receive
-from tests.fakes.switchbox import SwitchBox
+from tests.fakes.offloads import ACK, CWR, DATA_VALID, FIN, PSH, TCP, UDP, Flow, Received, receive
+from tests.fakes.switchbox import BoxPort, SwitchBox, vnet_header
 from tests.fakes.vhostbox import A, B, VhostBox, mac, pair
 from vhost.messages import OFFERED_FEATURES, OFFLOADS, U64, Feature, Request
 
@@ -218,8 +220,86 @@ def test_a_port_offers_what_its_configuration_allows(allowed: tuple[str, ...]) -
 # ---- taps
 
 
+TAP_MAC = "02:00:00:00:00:0c"
+
+
 def tap_header(flow: Flow, gso_size: int) -> bytes:
     return flow.header(gso_size) + bytes(2)
+
+
+@contextmanager
+def guest_and_tap(
+    features: int, *, uso: bool = True
+) -> Iterator[tuple[VhostBox, FrontEnd, BoxPort]]:
+    """A guest at A and the host behind a tap at TAP_MAC, each known to the switch."""
+    with VhostBox(1) as box:
+        tap = BoxPort(1, uso=uso)
+        box.ports.append(tap)  # type: ignore[arg-type]  # as much of a port as the box asks for
+        box.republish()
+        guest = box.front(0)
+        guest.boot(features)
+        guest.transmit(mac(TAP_MAC) + mac(A) + b"\x88\xb5" + bytes(46))
+        guest.post(1)
+        box.settle()
+        tap.send(mac(A) + mac(TAP_MAC) + b"\x88\xb5" + bytes(46))
+        box.settle()
+        assert len(guest.frames()) == len(tap.receive_raw()) == 1
+        yield box, guest, tap
+
+
+@pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("receiver", KINDS)
+def test_from_a_tap(receiver: str, version: int) -> None:
+    kind = KINDS[receiver]
+    with guest_and_tap(MERGEABLE | kind.guest) as (box, guest, tap):
+        for protocol in (TCP, UDP):
+            flow = Flow(mac(A) + mac(TAP_MAC), version, protocol)
+            guest.post(30)
+            if protocol == TCP:
+                frame = flow.frame(STREAM, seq=SEQ, flags=ACK | CWR | PSH | FIN, ident=IDENT)
+                tap.send(frame, flow.header(MSS, ecn=True) + bytes(2))
+            else:
+                frame = flow.frame(b"".join(DATAGRAMS), ident=IDENT)
+                tap.send(frame, tap_header(flow, DATAGRAM))
+            box.settle()
+            got = receive(flow, SEQ, guest.received())
+            check(flow, got)
+            assert got.large == ((version, protocol) in kind.large)
+        assert box.drops(0) == tap.drops == {}
+
+
+@pytest.mark.parametrize("uso", [True, False], ids=["linux 6.2", "older"])
+@pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("sender", KINDS)
+def test_to_a_tap(sender: str, version: int, uso: bool) -> None:
+    kind = KINDS[sender]
+    with guest_and_tap(MERGEABLE | kind.host, uso=uso) as (box, guest, tap):
+        for protocol in (TCP, UDP):
+            flow = Flow(mac(TAP_MAC) + mac(A), version, protocol)
+            sent = send(guest, kind, flow)
+            box.settle()
+            got = receive(flow, SEQ, tap.receive_raw())
+            check(flow, got)
+            assert got.large == (sent if uso or protocol == TCP else 0)
+        assert box.drops(0) == tap.drops == {}
+
+
+@pytest.mark.parametrize("receiver", ["nothing", "csum"])
+def test_what_the_host_vouches_for(receiver: str) -> None:
+    """DATA_VALID is for receivers with GUEST_CSUM only (5.1.6.4.1), and not a driver's to set."""
+    with guest_and_tap(MERGEABLE | KINDS[receiver].guest) as (box, guest, tap):
+        flow = Flow(mac(A) + mac(TAP_MAC), 4, UDP)
+        guest.post(1)
+        tap.send(flow.finished(flow.frame(STREAM[:500])), vnet_header(DATA_VALID))
+        box.settle()
+        ((header, frame),) = guest.received()
+        assert header[:10] == bytes([DATA_VALID if receiver == "csum" else 0]) + bytes(9)
+        assert receive(flow, 0, [(header, frame)]).datagrams == [STREAM[:500]]
+        back = Flow(mac(TAP_MAC) + mac(A), 4, UDP)
+        guest.transmit(back.finished(back.frame(STREAM[:500])), vnet_header(DATA_VALID))
+        box.settle()
+        ((header, _),) = tap.receive_raw()
+        assert header == bytes(12)
 
 
 @pytest.mark.parametrize("uso", [True, False], ids=["linux 6.2", "older"])

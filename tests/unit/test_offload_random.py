@@ -1,6 +1,6 @@
 """Large frames of any shape, cut or passed whole: payload as sent, every header and checksum right.
 
-OFFLOAD_SEED=N repeats a run.
+OFFLOAD_SEED=N repeats a run, OFFLOAD_EXAMPLES=N makes it longer.
 """
 
 import os
@@ -81,7 +81,7 @@ def large_frames(draw: st.DrawFn) -> Large:
     )
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=int(os.environ.get("OFFLOAD_EXAMPLES", "150")), deadline=None, database=None)
 @seed(SEED)
 @given(
     large=large_frames(),

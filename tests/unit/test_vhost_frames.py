@@ -3,7 +3,6 @@
 import struct
 
 import pytest
-from _dataplane import lib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP
@@ -267,21 +266,9 @@ def test_offload_fields_that_contradict_the_frame(header: bytes) -> None:
         assert len(a.rings[1].reap()) == 3
 
 
-class TapPlug(BoxPort):
-    """A tap beside vhost-user ports."""
-
-    def __init__(self, port_id: int) -> None:
-        super().__init__(port_id)
-        self.c_rxqs = [self.c_rxq]
-
-    def close(self) -> None:
-        lib.tap_port_free(self.c_port)
-        self.device.close()
-
-
 def test_congestion_said_of_a_frame_that_is_not_cut_means_nothing() -> None:
     with VhostBox(2) as box:
-        tap = TapPlug(2)
+        tap = BoxPort(2)
         box.ports.append(tap)  # type: ignore[arg-type]  # as much of a port as the box asks for
         _, b = pair(box)
         box.republish()
