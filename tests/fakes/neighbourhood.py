@@ -80,6 +80,7 @@ class Neighbourhood(VhostBox):
         self._broken: dict[tuple[int, int], str] = {}
         self._is_gone = False
         self._seed = 0
+        self._raised: list[dict[str, object]] = []
         self._flooded: list[dict[str, int]] = []
         super().__init__(4)
         left, right = (Neighbour(self.front(p), a, b) for p, a, b in ((2, C, D), (3, D, C)))
@@ -89,6 +90,7 @@ class Neighbourhood(VhostBox):
         else:
             self.offender, self.partner = pair(self, features, partner, ring_size=ring_size)
         self._neighbours = [left, right]
+        self.loop.set_exception_handler(lambda _, context: self._raised.append(context))
         self.turns(4)
         self._flooded = [super(Neighbourhood, self).drops(n) for n in range(4)]
 
@@ -201,6 +203,7 @@ class Neighbourhood(VhostBox):
         """All that a hostile guest must not have changed."""
         left, right = self._neighbours
         self.turns(3)
+        assert not self._raised, "the event loop met what nobody catches"
         for _ in range(100):
             if (left.received, right.received) == (right.sent, left.sent):
                 break
