@@ -42,25 +42,15 @@ class VirtioUser:
         )
 
 
-class Testpmd:
-    """Two ports that change a frame's addresses and send it out of each other, on CPU 1.
+class Pmd:
+    """A dpdk-testpmd without PCI devices and on memory of its own, driven over its prompt."""
 
-    queues: pairs of each port.  Forwarding starts with "start"; to_each_other() first makes what
-    comes out of one port go to the other's address, through the switch, round and round.
-    """
-
-    __test__ = False  # not a test case, whatever its name says
-    MACS = ("02:00:00:00:70:00", "02:00:00:00:70:01")
-
-    def __init__(self, ports: Sequence[VirtioUser], *, queues: int = 1) -> None:
-        reserve_hugepages(HUGEPAGES_WANTED)
-        devices = [port.device(i, queues) for i, port in enumerate(ports)]
+    def __init__(self, eal: Sequence[str], arguments: Sequence[str]) -> None:
+        """eal: what stands before "--"; arguments: what comes after it."""
         command = [
-            *("stdbuf", "-oL", "dpdk-testpmd", "-l", "0,1", "--no-pci", "--in-memory"),
-            *("--single-file-segments", "-m", "256", "--log-level=pmd.net.virtio.*:info"),
-            *("--force-max-simd-bitwidth=512", *devices),
-            *("--", "-i", "--no-mlockall", "--forward-mode=mac", "--total-num-mbufs=8192"),
-            *(f"--rxq={queues}", f"--txq={queues}"),
+            *("stdbuf", "-oL", "dpdk-testpmd", "--no-pci", "--in-memory"),
+            *("--single-file-segments", "--force-max-simd-bitwidth=512", *eal),
+            *("--", "-i", "--no-mlockall", *arguments),
         ]
         self._lines: list[str] = []
         self._process = subprocess.Popen(
@@ -74,6 +64,10 @@ class Testpmd:
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -97,24 +91,6 @@ class Testpmd:
         until(lambda: PROMPT in self.output[start:], f"testpmd to answer {command!r}")
         return self.output[start:]
 
-    def send_to(self, *macs: str) -> None:
-        """The destination of all that comes out of each port."""
-        for number, mac in enumerate(macs):
-            self.tell(f"set eth-peer {number} {mac}")
-
-    def to_each_other(self) -> None:
-        self.send_to(*reversed(self.MACS))
-
-    def received(self) -> list[int]:
-        """Packets that each port has received."""
-        return self._counters("RX-packets")
-
-    def sent(self) -> list[int]:
-        return self._counters("TX-packets")
-
-    def _counters(self, name: str) -> list[int]:
-        return [int(n) for n in re.findall(rf"{name}: (\d+)", self.tell("show port stats all"))]
-
     def close(self) -> None:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -134,3 +110,47 @@ class Testpmd:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Testpmd(Pmd):
+    """Two ports that change a frame's addresses and send it out of each other, on CPU 1.
+
+    queues: pairs of each port.  Forwarding starts with "start"; to_each_other() first makes what
+    comes out of one port go to the other's address, through the switch, round and round.
+    arguments: to testpmd itself.
+    """
+
+    __test__ = False  # not a test case, whatever its name says
+    MACS = ("02:00:00:00:70:00", "02:00:00:00:70:01")
+
+    def __init__(
+        self,
+        ports: Sequence[VirtioUser],
+        *,
+        queues: int = 1,
+        arguments: Sequence[str] = ("--total-num-mbufs=8192",),
+    ) -> None:
+        reserve_hugepages(HUGEPAGES_WANTED)
+        devices = [port.device(i, queues) for i, port in enumerate(ports)]
+        super().__init__(
+            ["-l", "0,1", "-m", "256", "--log-level=pmd.net.virtio.*:info", *devices],
+            ["--forward-mode=mac", f"--rxq={queues}", f"--txq={queues}", *arguments],
+        )
+
+    def send_to(self, *macs: str) -> None:
+        """The destination of all that comes out of each port."""
+        for number, mac in enumerate(macs):
+            self.tell(f"set eth-peer {number} {mac}")
+
+    def to_each_other(self) -> None:
+        self.send_to(*reversed(self.MACS))
+
+    def received(self) -> list[int]:
+        """Packets that each port has received."""
+        return self._counters("RX-packets")
+
+    def sent(self) -> list[int]:
+        return self._counters("TX-packets")
+
+    def _counters(self, name: str) -> list[int]:
+        return [int(n) for n in re.findall(rf"{name}: (\d+)", self.tell("show port stats all"))]

@@ -1,0 +1,92 @@
+"""The testpmd loop: two virtio-user ports on one CPU send frames round and round through a switch.
+
+testpmd changes only the addresses of a frame, so payloads stay in the cache of the switch's CPU.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.errors import BenchError
+from tests.bench.systems import Cycles, System, prefer
+from tests.fakes.daemons import until
+from tests.fakes.testpmd import Testpmd
+
+WARM_UP_S = 0.3
+IN_FLIGHT = 8  # bursts of 32 that each port begins with
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """pps: frames per second that both ports received.  idle: the worker's share of empty polls,
+    cycles: its busy ones per packet; both None when the system does not tell."""
+
+    pps: float
+    idle: float | None
+    cycles: float | None
+
+
+class Loop:
+    """testpmd as the front-end of both ports."""
+
+    def __init__(self, sockets: Sequence[Path], cpu: int, *, packed: bool, big: bool) -> None:
+        """cpu: of the thread that forwards.  big: frames beyond 1518 bytes."""
+        room = 10240 if big else 2304
+        self._pmd = Testpmd(
+            sockets,
+            listens=True,
+            options=f"queue_size=256,mrg_rxbuf=1,packed_vq={int(packed)}",
+            arguments=[
+                *("--total-num-mbufs=8192", f"--mbuf-size={room}", f"--max-pkt-len={room - 256}"),
+                *("--nb-cores=1", f"--coremask={1 << cpu:#x}"),
+            ]
+        )
+        self._cpu = cpu
+        try:
+            self._pmd.ready()
+            prefer(self._pmd.pid)
+        except BaseException:
+            self._pmd.close()
+            raise
+
+    def measure(self, frame_bytes: int, seconds: float, system: System) -> LoopResult:
+        """frame_bytes: with the checksum that a wire would add, so testpmd sends 4 less."""
+        tell = self._pmd.tell
+        tell("set fwd mac")
+        tell(f"set txpkts {frame_bytes - 4}")
+        until(lambda: tell("show port info all").count("Link status: up") == 2, "both links")
+        tell(f"start tx_first {IN_FLIGHT}")
+        pause(WARM_UP_S)
+        before = self._look(system)
+        pause(seconds)
+        after = self._look(system)
+        tell("stop")
+        tell("set fwd rxonly")  # empties the rings of what still circles
+        tell("start")
+        pause(0.05)
+        tell("stop")
+        packets = after[0] - before[0]
+        if packets == 0:
+            raise BenchError(f"{system.name}: nothing went round at {frame_bytes} bytes")
+        pps = packets / (after[2] - before[2])
+        if after[1] is None or before[1] is None:
+            return LoopResult(pps, None, None)
+        cycles = after[1].since(before[1])
+        return LoopResult(pps, cycles.idle_share, cycles.busy / packets)
+
+    def _look(self, system: System) -> tuple[int, Cycles | None, float]:
+        cycles = system.cycles()
+        begun = time.monotonic()
+        packets = sum(self._pmd.received())
+        return packets, cycles, (begun + time.monotonic()) / 2
+
+    def close(self) -> None:
+        self._pmd.close()
+
+
+def pause(seconds: float) -> None:
+    """Let what runs run."""
+    import threading
+    threading.Event().wait(seconds)

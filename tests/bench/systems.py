@@ -1,0 +1,253 @@
+"""The systems under test: each a switch with one worker on one CPU and ports that connect to
+sockets that somebody else listens on."""
+
+import os
+import re
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.bench.errors import BenchError
+from tests.fakes.daemons import Daemon, until
+from tests.fakes.testpmd import Pmd
+from vswitch.control import ask
+
+OVS_DAEMON = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
+OVS_SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+BIG_MTU_BYTES = 9000
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """TSC cycles of a worker since it began: in rounds that moved a packet, and in the others."""
+
+    busy: int
+    idle: int
+
+    def since(self, before: "Cycles") -> "Cycles":
+        return Cycles(self.busy - before.busy, self.idle - before.idle)
+
+    @property
+    def idle_share(self) -> float:
+        return self.idle / max(1, self.busy + self.idle)
+
+
+class System(ABC):
+    """A context manager: entered, it runs and its ports are connected or trying to."""
+
+    name: str
+
+    def __init__(self, folder: Path, sockets: Sequence[Path], cpu: int) -> None:
+        """folder: empty, its own.  sockets: one port connects to each.  cpu: the worker's."""
+        self.folder = folder
+        self.sockets = sockets
+        self.cpu = cpu
+
+    @abstractmethod
+    def start(self) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def cycles(self) -> Cycles: ...
+
+    @abstractmethod
+    def pid(self) -> int: ...
+
+    def cpu_s(self) -> float:
+        """CPU time of all its threads so far."""
+        fields = Path(f"/proc/{self.pid()}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+            prefer(self.pid())
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Vsw(System):
+    """Ours."""
+
+    name = "vsw"
+    idle = "poll"
+    macs = 16384
+
+    def start(self) -> None:
+        ports = "".join(
+            f'[bridges.br0.ports.p{i}]\ntype = "vhost-user"\npath = "{path}"\nmode = "client"\n'
+            for i, path in enumerate(self.sockets)
+        )
+        file = self.folder / "vsw.toml"
+        file.write_text(
+            f'control = "control.sock"\n[workers]\ncpus = [{self.cpu}]\nidle = "{self.idle}"\n'
+            f"[bridges.br0]\nmac_table_size = {self.macs}\n{ports}"
+        )
+        self._daemon = Daemon(file)
+        self._daemon.wait("READY=1")
+
+    def close(self) -> None:
+        self._daemon.close()
+
+    def cycles(self) -> Cycles:
+        worker = ask(str(self._daemon.control), "stats")["workers"][0]
+        return Cycles(worker["cycles_busy"], worker["cycles_idle"])
+
+    def pid(self) -> int:
+        return self._daemon.process.pid
+
+
+class VswAdaptive(Vsw):
+    """Ours, sleeping when there is nothing to do."""
+
+    name = "vsw-adaptive"
+    idle = "adaptive"
+
+
+class OvsDpdk(System):
+    """OVS on DPDK with one poll-mode thread and the action NORMAL."""
+
+    name = "ovs-dpdk"
+    tso = False
+    mtu_bytes = 0
+
+    def start(self) -> None:
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._database = f"unix:{self.folder}/db.sock"
+        self._run("ovsdb-tool", "create", f"{self.folder}/conf.db", OVS_SCHEMA)
+        self._launch(
+            "ovsdb-server",
+            f"--remote=p{self._database}",
+            f"--unixctl={self.folder}/ovsdb.ctl",
+            f"{self.folder}/conf.db",
+        )
+        until(lambda: (self.folder / "db.sock").exists(), "ovsdb-server's socket")
+        options = {
+            "dpdk-init": "true",
+            "dpdk-extra": '"--no-pci --in-memory"',
+            "dpdk-socket-mem": "512",
+            "pmd-cpu-mask": hex(1 << self.cpu),
+            "userspace-tso-enable": str(self.tso).lower(),
+        }
+        self._vsctl("--no-wait", "init")
+        self._vsctl(
+            *("--no-wait", "set", "Open_vSwitch", "."),
+            *(f"other_config:{key}={value}" for key, value in options.items()),
+        )
+        self._daemon = self._launch(
+            OVS_DAEMON, self._database, f"--unixctl={self.folder}/vswitchd.ctl"
+        )
+        self._vsctl("add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev")
+        for i, path in enumerate(self.sockets):
+            port = ["add-port", "br0", f"p{i}", "--", "set", "Interface", f"p{i}"]
+            port += ["type=dpdkvhostuserclient", f"options:vhost-server-path={path}"]
+            self._vsctl(*port, *([f"mtu_request={self.mtu_bytes}"] if self.mtu_bytes else []))
+        until(lambda: "cycles" in self._appctl("dpif-netdev/pmd-stats-show"), "the PMD thread")
+
+    def _environment(self) -> dict[str, str]:
+        folders = ("OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR")
+        return {**os.environ, **dict.fromkeys(folders, str(self.folder))}
+
+    def _launch(self, *command: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{Path(command[0]).name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return process
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=self._environment()
+        )
+        if done.returncode != 0:
+            raise BenchError(f"{' '.join(command)}: {done.stderr.strip()} (see {self.folder})")
+        return done.stdout
+
+    def _vsctl(self, *arguments: str) -> str:
+        return self._run("ovs-vsctl", "--timeout=30", f"--db={self._database}", *arguments)
+
+    def _appctl(self, *arguments: str) -> str:
+        return self._run("ovs-appctl", "-t", f"{self.folder}/vswitchd.ctl", *arguments)
+
+    def close(self) -> None:
+        for process in reversed(self._processes):
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def cycles(self) -> Cycles:
+        text = self._appctl("dpif-netdev/pmd-stats-show")
+        text = text.split("pmd thread", 1)[1].split("main thread", 1)[0]
+        idle = re.search(r"idle cycles: (\d+)", text)
+        busy = re.search(r"processing cycles: (\d+)", text)
+        return Cycles(int(busy[1]) if busy else 0, int(idle[1]) if idle else 0)
+
+    def pid(self) -> int:
+        return self._daemon.pid
+
+
+class DpdkIo(System):
+    """DPDK's vhost library passing bursts between two ports: no switching, not even a look."""
+
+    name = "dpdk-io"
+
+    def start(self) -> None:
+        devices = [
+            f"--vdev=net_vhost{i},iface={path},client=1" for i, path in enumerate(self.sockets)
+        ]
+        control = next(c for c in sorted(os.sched_getaffinity(0)) if c != self.cpu)
+        self._pmd = Pmd(
+            ["-l", f"{control},{self.cpu}", f"--main-lcore={control}", "-m", "256", *devices],
+            [
+                *("--forward-mode=io", "--total-num-mbufs=16384", "--record-core-cycles"),
+                *("--record-burst-stats",),
+            ],
+        )
+        self._pmd.ready()
+        self._pmd.tell("start")
+
+    def close(self) -> None:
+        self._pmd.close()
+
+    def cycles(self) -> Cycles:
+        raise BenchError("testpmd does not count idle cycles")
+
+    def pid(self) -> int:
+        return self._pmd.pid
+
+
+def prefer(pid: int) -> None:
+    """Whatever else runs on this machine gets one part in ninety of a CPU beside these threads."""
+    group = Path(f"/proc/{pid}/autogroup")
+    if group.exists():  # otherwise being nice counts only within a session
+        group.write_text("-20")
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.setpriority(os.PRIO_PROCESS, int(task.name), -20)
+
+
+def missing_programs(names: Sequence[str]) -> list[str]:
+    """Programs that systems need and that are not installed."""
+    return [name for name in names if shutil.which(name) is None]
