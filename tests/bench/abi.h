@@ -1,0 +1,62 @@
+/* abi.h - what the load generator's C shares with Python: plain structs and prototypes.
+ *
+ * Read by the compiler (through ring.h, which has the guard) and by cffi.  Functions that block
+ * return when they are done or when nothing has moved for PATIENCE_NS.
+ *
+ * Threads: one thread drives all rings; the copy of copy_rate() has a thread of its own.
+ */
+
+/* Driver's side of one ring, with a buffer of its own for every frame it holds. */
+struct ring {
+    uint8_t *desc;             /* packed: descriptor ring */
+    uint8_t *avail;            /* packed: driver event suppression */
+    uint8_t *used;             /* packed: device event suppression */
+    uint8_t *buffers;          /* frames buffers of stride bytes */
+    uint64_t buffers_gpa;
+    uint32_t stride_bytes;
+    uint32_t frames;           /* buffers in all; descriptors: frames * pieces <= num */
+    uint32_t pieces;           /* descriptors of each frame */
+    uint32_t num;
+    uint32_t packed;
+    int32_t kick_fd;
+    uint32_t kicks;            /* that the device asked for */
+    uint16_t next;             /* split: avail->idx to be; packed: slot to write */
+    uint16_t seen;             /* likewise of what came back */
+    uint16_t wrap;
+    uint16_t seen_wrap;
+    uint16_t pending;          /* packed: slot whose flags make a batch visible */
+    uint16_t pending_flags;
+    uint32_t pending_any;
+    uint32_t place;            /* buffer of the next frame */
+};
+
+/* What frames look like: Ethernet, IPv4, then UDP or, when gso_bytes is not 0, TCP. */
+struct traffic {
+    uint32_t frame_bytes;
+    uint32_t gso_bytes;        /* payload of each packet that a large frame stands for */
+    uint32_t fresh;            /* 1: every byte is written anew; 0: headers only */
+    uint32_t macs;             /* how many addresses the varied one goes through */
+    uint32_t vary;             /* 0: none; 1: destination; 2: source */
+    uint32_t sequence;         /* number of the next frame */
+    uint8_t destination[6];
+    uint8_t source[6];
+};
+
+struct phase {
+    uint64_t cycles;           /* TSC, from publishing to the last frame's arrival */
+    uint32_t sent;
+    uint32_t received;
+    uint32_t wrong;            /* received twice, out of order, or with another length */
+    uint32_t kicks;
+};
+
+/* Buffers to receive into, all of them offered. */
+void ring_offer_all(struct ring *r);
+/* Writes the headers that stay the same into all buffers of tx; once per kind of traffic. */
+void prepare(struct ring *tx, const struct traffic *t);
+/* Fills count frames of r, publishes them at once, and waits until rx has received them: the
+ * device works without anybody touching its rings.  Both rings are left as they were found. */
+void run_phase(struct ring *tx, struct ring *rx, struct traffic *t, uint32_t count,
+               struct phase *out);
+
+uint64_t tsc_per_second(void);

@@ -1,0 +1,165 @@
+"""The load generator: vhost-user front-ends whose rings are driven in C."""
+
+import hashlib
+import os
+import socket
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cffi import FFI
+
+from tests.bench.errors import BenchError
+from tests.bench.memory import SharedMemory
+from tests.fakes.daemons import ROOT
+from tests.fakes.frontend import FrontEnd
+from vhost import messages as m
+from vhost.messages import Feature, ProtocolFeature, Request
+
+FOLDER = ROOT / "tests" / "bench"
+SOURCES = ("ring.c", "frames.c", "phase.c")
+HEADERS = ("abi.h", "ring.h")
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-Wall", "-Wextra", "-Wshadow", "-Werror")
+PLAIN = Feature.VERSION_1 | Feature.PROTOCOL_FEATURES | Feature.MRG_RXBUF
+LARGE = (
+    PLAIN | Feature.CSUM | Feature.GUEST_CSUM | Feature.HOST_TSO4 | Feature.GUEST_TSO4
+)
+
+ffi = FFI()
+
+
+def load() -> Any:
+    """The C, compiled when its sources changed."""
+    text = b"".join((FOLDER / name).read_bytes() for name in (*HEADERS, *SOURCES))
+    library = ROOT / ".cache" / "bench" / f"loadgen-{hashlib.sha256(text).hexdigest()[:16]}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        part = library.with_suffix(f".{os.getpid()}")
+        done = subprocess.run(
+            ["cc", *FLAGS, f"-I{ROOT}", "-shared", "-fPIC", "-o", str(part)]
+            + [str(FOLDER / name) for name in SOURCES]
+            + ["-lpthread"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise BenchError(f"the load generator does not compile:\n{done.stderr}")
+        part.rename(library)
+    ffi.cdef((FOLDER / "abi.h").read_text(), override=True)
+    return ffi.dlopen(str(library))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a front-end's rings.
+
+    rx_bytes, tx_bytes: of one buffer; rx_num, tx_num: descriptors; tx_pieces: of each frame.
+    """
+
+    packed: bool = False
+    features: int = int(PLAIN)
+    rx_num: int = 256
+    tx_num: int = 256
+    rx_bytes: int = 2048
+    tx_bytes: int = 2048
+    tx_pieces: int = 1
+
+
+class Nic(FrontEnd):
+    """A front-end of one queue pair.
+
+    rx, tx: struct ring *, as C wants them.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        tx_frames = shape.tx_num // shape.tx_pieces
+        rings_bytes = 2 * 65536 + 32 * (shape.rx_num + shape.tx_num)
+        size = rings_bytes + shape.rx_num * shape.rx_bytes + tx_frames * shape.tx_bytes
+        self._memory = SharedMemory(size)
+        super().__init__(self._wait, ring_size=shape.rx_num)
+        self.ram.close()
+        self._shape = shape
+        self._fds: list[int] = []
+        self._keep: list[Any] = []
+        self.rx = self._ring(shape.rx_num, shape.rx_num, shape.rx_bytes, 1)
+        self.tx = self._ring(shape.tx_num, tx_frames, shape.tx_bytes, shape.tx_pieces)
+
+    def _wait(self) -> None:
+        if self.sock is not None:
+            with suppress(TimeoutError):
+                self.sock.settimeout(0.01)
+                self.sock.recv(1, socket.MSG_PEEK)
+            self.sock.setblocking(False)
+
+    def _ring(self, num: int, frames: int, stride: int, pieces: int) -> Any:
+        memory = self._memory
+        gpas = [memory.alloc(16 * num), memory.alloc(8 + 2 * num), memory.alloc(8 + 8 * num)]
+        buffers = memory.alloc(frames * stride, 4096)
+        fds = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)]
+        self._fds += fds
+        ring = ffi.new("struct ring *")
+        ring.desc, ring.avail, ring.used, ring.buffers = (
+            ffi.cast("uint8_t *", memory.address(gpa)) for gpa in (*gpas, buffers)
+        )
+        ring.buffers_gpa = buffers
+        ring.stride_bytes, ring.frames, ring.pieces = stride, frames, pieces
+        ring.num, ring.packed = num, int(self._shape.packed)
+        ring.kick_fd = fds[0]
+        ring.wrap = ring.seen_wrap = 1
+        # No calls: a poll-mode driver has no use for them.
+        ffi.cast("uint16_t *", ring.avail)[int(self._shape.packed)] = 1
+        self._keep.append((gpas, fds))
+        return ring
+
+    def boot(self, features: int = 0, pairs: int = 1) -> None:
+        """From nothing to a network card that works."""
+        wanted = self._shape.features | (Feature.RING_PACKED if self._shape.packed else 0)
+        offered = m.U64.unpack(self.ask(Request.GET_FEATURES))[0]
+        if missing := wanted & ~offered:
+            names = ", ".join(m.feature_names(missing))
+            raise BenchError(f"the switch does not offer {names}")
+        self.send(Request.SET_OWNER)
+        known = m.U64.unpack(self.ask(Request.GET_PROTOCOL_FEATURES))[0]
+        self.protocol_features = int(ProtocolFeature.REPLY_ACK | ProtocolFeature.MQ) & known
+        self.send(Request.SET_PROTOCOL_FEATURES, m.U64.pack(self.protocol_features))
+        self.send(Request.SET_FEATURES, m.U64.pack(wanted))
+        memory = self._memory
+        region = m.MEMORY_REGION.pack(memory.GPA, memory.size, memory.address(memory.GPA), 0)
+        self.send(Request.SET_MEM_TABLE, m.MEMORY_HEADER.pack(1, 0) + region, [memory.fd])
+        for index, (gpas, fds) in enumerate(self._keep):
+            self._start(index, gpas, fds)
+        self.settle()
+
+    def _start(self, index: int, gpas: Sequence[int], fds: Sequence[int]) -> None:
+        shape = self._shape
+        desc, avail, used = (self._memory.address(gpa) for gpa in gpas)
+        num = shape.tx_num if index % 2 else shape.rx_num
+        base = 1 << 15 | 1 << 31 if shape.packed else 0  # both wrap counters begin as 1
+        self.send(Request.SET_VRING_NUM, m.VRING_STATE.pack(index, num))
+        self.send(Request.SET_VRING_BASE, m.VRING_STATE.pack(index, base))
+        self.send(Request.SET_VRING_ADDR, m.VRING_ADDR.pack(index, 0, desc, used, avail, 0))
+        self.send(Request.SET_VRING_CALL, m.U64.pack(index), [fds[1]])
+        self.send(Request.SET_VRING_KICK, m.U64.pack(index), [fds[0]])
+        self.send(Request.SET_VRING_ENABLE, m.VRING_STATE.pack(index, 1))
+
+    def close(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+        self._memory.close()
+
+
+def listen(path: Path) -> socket.socket:
+    """A socket that a switch connects to."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(1)
+    return listener
