@@ -59,4 +59,10 @@ void prepare(struct ring *tx, const struct traffic *t);
 void run_phase(struct ring *tx, struct ring *rx, struct traffic *t, uint32_t count,
                struct phase *out);
 
+/* TSC cycles of copying count buffers of bytes each, stride_bytes apart, on a CPU, after the caller
+ * wrote them anew; once per phase, into cycles[phases].  0 or -errno. */
+int32_t copy_phases(uint8_t *from, uint8_t *to, uint32_t stride_bytes, uint32_t bytes,
+                    uint32_t count, int32_t cpu, uint32_t phases, uint64_t *cycles);
+
 uint64_t tsc_per_second(void);
+uint64_t tsc_now(void);

@@ -1,56 +1,22 @@
 """The load generator: vhost-user front-ends whose rings are driven in C."""
 
-import hashlib
 import os
 import socket
-import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cffi import FFI
-
 from tests.bench.errors import BenchError
+from tests.bench.library import ffi
 from tests.bench.memory import SharedMemory
-from tests.fakes.daemons import ROOT
 from tests.fakes.frontend import FrontEnd
 from vhost import messages as m
 from vhost.messages import Feature, ProtocolFeature, Request
 
-FOLDER = ROOT / "tests" / "bench"
-SOURCES = ("ring.c", "frames.c", "phase.c")
-HEADERS = ("abi.h", "ring.h")
-FLAGS = ("-std=gnu11", "-O3", "-march=native", "-Wall", "-Wextra", "-Wshadow", "-Werror")
 PLAIN = Feature.VERSION_1 | Feature.PROTOCOL_FEATURES | Feature.MRG_RXBUF
-LARGE = (
-    PLAIN | Feature.CSUM | Feature.GUEST_CSUM | Feature.HOST_TSO4 | Feature.GUEST_TSO4
-)
-
-ffi = FFI()
-
-
-def load() -> Any:
-    """The C, compiled when its sources changed."""
-    text = b"".join((FOLDER / name).read_bytes() for name in (*HEADERS, *SOURCES))
-    library = ROOT / ".cache" / "bench" / f"loadgen-{hashlib.sha256(text).hexdigest()[:16]}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        part = library.with_suffix(f".{os.getpid()}")
-        done = subprocess.run(
-            ["cc", *FLAGS, f"-I{ROOT}", "-shared", "-fPIC", "-o", str(part)]
-            + [str(FOLDER / name) for name in SOURCES]
-            + ["-lpthread"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise BenchError(f"the load generator does not compile:\n{done.stderr}")
-        part.rename(library)
-    ffi.cdef((FOLDER / "abi.h").read_text(), override=True)
-    return ffi.dlopen(str(library))
+LARGE = PLAIN | Feature.CSUM | Feature.GUEST_CSUM | Feature.HOST_TSO4 | Feature.GUEST_TSO4
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,9 @@
 import mmap
 import os
 
-from cffi import FFI
+from tests.bench.library import ffi
 
 HUGE_BYTES = 2 << 20
-
-ffi = FFI()
 
 
 class SharedMemory:

@@ -157,3 +157,8 @@ uint64_t tsc_per_second(void)
     uint64_t ns = (uint64_t)((to.tv_sec - from.tv_sec) * 1000000000ll + to.tv_nsec - from.tv_nsec);
     return cycles * 1000000000ull / ns;
 }
+
+uint64_t tsc_now(void)
+{
+    return tsc();
+}

@@ -3,7 +3,6 @@ sockets that somebody else listens on."""
 
 import os
 import re
-import shutil
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,13 +12,14 @@ from types import TracebackType
 from typing import Self
 
 from tests.bench.errors import BenchError
+from tests.bench.library import lib
+from tests.bench.priority import prefer
 from tests.fakes.daemons import Daemon, until
 from tests.fakes.testpmd import Pmd
 from vswitch.control import ask
 
 OVS_DAEMON = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
 OVS_SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
-BIG_MTU_BYTES = 9000
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,23 @@ class Cycles:
         return self.idle / max(1, self.busy + self.idle)
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a system must be made ready for.  mtu_bytes: 0: as it is by itself."""
+
+    macs: int = 0
+    mtu_bytes: int = 0
+    tso: bool = False
+
+
 class System(ABC):
     """A context manager: entered, it runs and its ports are connected or trying to."""
 
     name: str
 
-    def __init__(self, folder: Path, sockets: Sequence[Path], cpu: int) -> None:
+    def __init__(self, folder: Path, sockets: Sequence[Path], cpu: int, needs: Needs) -> None:
         """folder: empty, its own.  sockets: one port connects to each.  cpu: the worker's."""
+        self.needs = needs
         self.folder = folder
         self.sockets = sockets
         self.cpu = cpu
@@ -88,7 +98,6 @@ class Vsw(System):
 
     name = "vsw"
     idle = "poll"
-    macs = 16384
 
     def start(self) -> None:
         ports = "".join(
@@ -96,12 +105,16 @@ class Vsw(System):
             for i, path in enumerate(self.sockets)
         )
         file = self.folder / "vsw.toml"
+        mtu = f"mtu = {self.needs.mtu_bytes}\n" if self.needs.mtu_bytes else ""
         file.write_text(
             f'control = "control.sock"\n[workers]\ncpus = [{self.cpu}]\nidle = "{self.idle}"\n'
-            f"[bridges.br0]\nmac_table_size = {self.macs}\n{ports}"
+            f"[bridges.br0]\nmac_table_size = {max(16384, 5 * self.needs.macs)}\n{mtu}{ports}"
         )
         self._daemon = Daemon(file)
-        self._daemon.wait("READY=1")
+        try:
+            self._daemon.wait("READY=1")
+        except TimeoutError:
+            raise BenchError(f"vsw does not start: {self._daemon.log.read_text()}") from None
 
     def close(self) -> None:
         self._daemon.close()
@@ -125,8 +138,6 @@ class OvsDpdk(System):
     """OVS on DPDK with one poll-mode thread and the action NORMAL."""
 
     name = "ovs-dpdk"
-    tso = False
-    mtu_bytes = 0
 
     def start(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -138,14 +149,18 @@ class OvsDpdk(System):
             f"--unixctl={self.folder}/ovsdb.ctl",
             f"{self.folder}/conf.db",
         )
-        until(lambda: (self.folder / "db.sock").exists(), "ovsdb-server's socket")
+        until((self.folder / "db.sock").exists, "ovsdb-server's socket")
         options = {
             "dpdk-init": "true",
             "dpdk-extra": '"--no-pci --in-memory"',
             "dpdk-socket-mem": "512",
             "pmd-cpu-mask": hex(1 << self.cpu),
-            "userspace-tso-enable": str(self.tso).lower(),
+            "userspace-tso-enable": str(self.needs.tso).lower(),
         }
+        bridge = ["datapath_type=netdev"]
+        if self.needs.macs > 2048:  # by itself it remembers fewer, and flows for ten seconds
+            bridge.append(f"other_config:mac-table-size={2 * self.needs.macs}")
+            options["max-idle"] = "600000"
         self._vsctl("--no-wait", "init")
         self._vsctl(
             *("--no-wait", "set", "Open_vSwitch", "."),
@@ -154,11 +169,13 @@ class OvsDpdk(System):
         self._daemon = self._launch(
             OVS_DAEMON, self._database, f"--unixctl={self.folder}/vswitchd.ctl"
         )
-        self._vsctl("add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev")
+        self._vsctl("add-br", "br0", "--", "set", "bridge", "br0", *bridge)
         for i, path in enumerate(self.sockets):
             port = ["add-port", "br0", f"p{i}", "--", "set", "Interface", f"p{i}"]
             port += ["type=dpdkvhostuserclient", f"options:vhost-server-path={path}"]
-            self._vsctl(*port, *([f"mtu_request={self.mtu_bytes}"] if self.mtu_bytes else []))
+            if self.needs.mtu_bytes:
+                port.append(f"mtu_request={self.needs.mtu_bytes}")
+            self._vsctl(*port)
         until(lambda: "cycles" in self._appctl("dpif-netdev/pmd-stats-show"), "the PMD thread")
 
     def _environment(self) -> dict[str, str]:
@@ -215,15 +232,18 @@ class DpdkIo(System):
     name = "dpdk-io"
 
     def start(self) -> None:
+        tso = int(self.needs.tso)
         devices = [
-            f"--vdev=net_vhost{i},iface={path},client=1" for i, path in enumerate(self.sockets)
+            f"--vdev=net_vhost{i},iface={path},client=1,tso={tso}"
+            for i, path in enumerate(self.sockets)
         ]
+        room = 2304 if self.needs.mtu_bytes == 0 else 10240
         control = next(c for c in sorted(os.sched_getaffinity(0)) if c != self.cpu)
         self._pmd = Pmd(
             ["-l", f"{control},{self.cpu}", f"--main-lcore={control}", "-m", "256", *devices],
             [
                 *("--forward-mode=io", "--total-num-mbufs=16384", "--record-core-cycles"),
-                *("--record-burst-stats",),
+                f"--mbuf-size={room}",
             ],
         )
         self._pmd.ready()
@@ -233,21 +253,10 @@ class DpdkIo(System):
         self._pmd.close()
 
     def cycles(self) -> Cycles:
-        raise BenchError("testpmd does not count idle cycles")
+        """What its worker did not spend on packets, it was idle."""
+        found = re.search(r"total cycles=(\d+)", self._pmd.tell("show fwd stats all"))
+        busy = int(found[1]) if found else 0
+        return Cycles(busy, int(lib().tsc_now()) - busy)
 
     def pid(self) -> int:
         return self._pmd.pid
-
-
-def prefer(pid: int) -> None:
-    """Whatever else runs on this machine gets one part in ninety of a CPU beside these threads."""
-    group = Path(f"/proc/{pid}/autogroup")
-    if group.exists():  # otherwise being nice counts only within a session
-        group.write_text("-20")
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        os.setpriority(os.PRIO_PROCESS, int(task.name), -20)
-
-
-def missing_programs(names: Sequence[str]) -> list[str]:
-    """Programs that systems need and that are not installed."""
-    return [name for name in names if shutil.which(name) is None]

@@ -1,0 +1,148 @@
+"""Two front-ends on a switch, and the phases between them."""
+
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Self
+
+from tests.bench.errors import BenchError
+from tests.bench.generator import Nic, Shape, listen
+from tests.bench.library import ffi, lib
+from tests.bench.priority import prefer
+
+WARM_UP_PHASES = 100
+PHASES = 1000
+LOST_PHASES_MAX = 0.02  # share of phases in which a frame may be lost
+# Of frames to learn by; they fit every shape of rings.
+LEARNED_BYTES = 1000
+LEARNED_COUNT = 16
+NONE, DESTINATION, SOURCE = range(3)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What a measurement sends.
+
+    fresh: payloads written anew; macs: destinations, 0: one; count: frames of a phase.
+    """
+
+    frame_bytes: int
+    fresh: bool = False
+    macs: int = 0
+    gso_bytes: int = 0
+    count: int = 256
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """cycles: per frame, the median of all phases; lost, wrong: frames in all of them."""
+
+    cycles: float
+    sent: int
+    lost: int
+    wrong: int
+
+
+class Wires:
+    """Front-ends whose rings the calling thread drives, on a CPU that it has for itself."""
+
+    def __init__(self, sockets: Sequence[Path], shape: Shape, cpu: int) -> None:
+        self._stack = ExitStack()
+        self._cpu = cpu
+        self.nics: list[Nic] = []
+        with ExitStack() as stack:
+            stack.push(self)
+            listeners = [stack.enter_context(listen(path)) for path in sockets]
+            for listener in listeners:
+                self.nics.append(boot(listener, shape))
+            stack.pop_all()
+            for listener in listeners:
+                listener.close()
+
+    def learn(self, macs: int) -> None:
+        """Let the switch learn who is behind the second port, and behind the first."""
+        first, second = self.nics
+        frames = Frames(LEARNED_BYTES, count=LEARNED_COUNT)
+        self._phases(second, first, frames, vary=NONE, phases=2)
+        self._phases(first, second, frames, vary=NONE, phases=2)
+        if macs:
+            many = Frames(LEARNED_BYTES, macs=macs, count=LEARNED_COUNT)
+            self._phases(second, first, many, vary=SOURCE, phases=2 * macs // many.count + 2)
+
+    def measure(self, frames: Frames, phases: int = PHASES) -> PhaseResult:
+        """From the first front-end to the second, which have learned."""
+        warm_up = WARM_UP_PHASES + 4 * frames.macs // frames.count
+        vary = DESTINATION if frames.macs else NONE
+        first, second = self.nics
+        self._phases(first, second, frames, vary=vary, phases=warm_up)
+        return self._phases(first, second, frames, vary=vary, phases=phases)
+
+    def _phases(
+        self, sender: Nic, receiver: Nic, frames: Frames, *, vary: int, phases: int
+    ) -> PhaseResult:
+        traffic = ffi.new("struct traffic *")
+        traffic.frame_bytes, traffic.gso_bytes = frames.frame_bytes, frames.gso_bytes
+        traffic.fresh, traffic.macs, traffic.vary = int(frames.fresh), frames.macs, vary
+        traffic.destination, traffic.source = address(receiver, self), address(sender, self)
+        result = ffi.new("struct phase *")
+        cycles, sent, received, wrong = [], 0, 0, 0
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {self._cpu})
+        try:
+            lib().prepare(sender.tx, traffic)
+            for _ in range(phases):
+                lib().run_phase(sender.tx, receiver.rx, traffic, frames.count, result)
+                sent += result.sent
+                received += result.received
+                wrong += result.wrong
+                if result.received == result.sent:
+                    cycles.append(result.cycles / result.sent)
+                elif result.received == 0:
+                    break
+        finally:
+            os.sched_setaffinity(0, allowed)
+        if len(cycles) < (1 - LOST_PHASES_MAX) * phases and phases >= PHASES:
+            raise BenchError(
+                f"{phases - len(cycles)} of {phases} phases of {frames} lost frames: "
+                f"{received} of {sent} arrived"
+            )
+        return PhaseResult(median(cycles) if cycles else 0.0, sent, sent - received, wrong)
+
+    def close(self) -> None:
+        for nic in self.nics:
+            nic.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def boot(listener: socket.socket, shape: Shape) -> Nic:
+    """A front-end that the switch has connected to, its receive buffers offered."""
+    nic = Nic(shape)
+    try:
+        nic.accept(listener)
+        nic.boot()
+    except BaseException:
+        nic.close()
+        raise
+    lib().ring_offer_all(nic.rx)
+    prefer(os.getpid())
+    return nic
+
+
+def address(nic: Nic, wires: Wires) -> bytes:
+    """A front-end's MAC address."""
+    return bytes([2, 0, 0, 0, 0x70, wires.nics.index(nic)])
