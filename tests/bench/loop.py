@@ -15,7 +15,7 @@ from tests.bench.errors import BenchError
 from tests.bench.priority import prefer
 from tests.bench.systems import Cycles, System
 from tests.fakes.daemons import until
-from tests.fakes.testpmd import Testpmd
+from tests.fakes.testpmd import Testpmd, VirtioUser
 
 WARM_UP_S = 0.3
 IN_FLIGHT = 8  # bursts of 32 that each port begins with
@@ -37,19 +37,18 @@ class Loop:
     def __init__(self, sockets: Sequence[Path], cpu: int, *, packed: bool, big: bool) -> None:
         """cpu: of the thread that forwards.  big: frames beyond 1518 bytes."""
         room, longest = (10240, 9018) if big else (2304, 1518)
+        ports = [VirtioUser(path, listens=True, packed=packed) for path in sockets]
         self._pmd = Testpmd(
-            sockets,
-            listens=True,
-            options=f"queue_size=256,mrg_rxbuf=1,packed_vq={int(packed)}",
+            ports,
             arguments=[
                 *("--total-num-mbufs=8192", f"--mbuf-size={room}", f"--max-pkt-len={longest}"),
                 *("--nb-cores=1", f"--coremask={1 << cpu:#x}"),
             ],
         )
-        self._cpu = cpu
         try:
             self._pmd.ready()
             prefer(self._pmd.pid)
+            self._pmd.to_each_other()
         except BaseException:
             self._pmd.close()
             raise

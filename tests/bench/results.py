@@ -15,7 +15,9 @@ from tests.bench.library import tsc_hz
 from tests.fakes.daemons import ROOT
 
 # Of these less is better.
-COSTS = {"cycles", "ns", "us", "percent"}
+COSTS = {"cycles", "ns", "us"}
+# Of these nothing is better.
+CONDITIONS = {"percent"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Results:
         """Over the rounds in which both were measured."""
         mine, other = self.values(ours, case), self.values(theirs, case)
         both = sorted(mine.keys() & other.keys())
-        if not both or min(*mine.values(), *other.values()) <= 0:
+        if not both or self.unit(case) in CONDITIONS or min(*mine.values(), *other.values()) <= 0:
             return None
         return compare(
             [mine[number] for number in both],
