@@ -71,6 +71,11 @@ class VhostPort:
         self._last_step = ""  # of the last connection
         self._broken: dict[int, str] = {}
 
+    @property
+    def numa_node(self) -> int | None:
+        """The node that holds most of the guest's memory; None: unknown."""
+        return self._device.numa_node
+
     # ---- life
 
     def start(self) -> None:

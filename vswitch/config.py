@@ -31,6 +31,7 @@ from vswitch.model import (
     TapPort,
     VhostUserPort,
     Workers,
+    port_key,
 )
 from vswitch.overlaps import check_overlaps
 
@@ -105,6 +106,7 @@ def parse(values: dict[str, Any], file: str) -> Config:
         top.wrong("bridges", "no bridge is configured", "add a table like [bridges.br0]")
     config = Config(file, control, workers, bridges, *(mesh or (None, None)))
     check_unique(config)
+    check_port_cpus(config)
     check_overlaps(config)
     return config
 
@@ -122,19 +124,24 @@ def parse_control(top: Table) -> Control:
 def parse_workers(table: Table | None) -> Workers:
     if table is None:
         return Workers()
+    cpus = parse_cpus(table)
+    if len(cpus) > MAX_WORKERS:
+        table.wrong("cpus", f"{len(cpus)} workers", f"choose at most {MAX_WORKERS} CPUs")
+    idle = table.choice("idle", ("adaptive", "poll"), "adaptive")
+    table.close()
+    return Workers(cpus, idle)
+
+
+def parse_cpus(table: Table) -> tuple[int, ...]:
     cpus: list[int] = table.array("cpus", int)
     for i, cpu in enumerate(cpus):
         if cpu < 0:
             table.wrong("cpus", f"{cpu} is not a CPU's number", "count CPUs from 0")
         if cpu in cpus[:i]:
             table.wrong("cpus", f"CPU {cpu} stands here twice", "remove one of the two")
-    if len(cpus) > MAX_WORKERS:
-        table.wrong("cpus", f"{len(cpus)} workers", f"choose at most {MAX_WORKERS} CPUs")
     if table.has("cpus") and not cpus:
         table.wrong("cpus", "an empty list", "name at least one CPU, or leave the key out")
-    idle = table.choice("idle", ("adaptive", "poll"), "adaptive")
-    table.close()
-    return Workers(tuple(cpus), idle)
+    return tuple(cpus)
 
 
 def parse_bridges(table: Table | None, file: str) -> tuple[Bridge, ...]:
@@ -190,6 +197,7 @@ def parse_port(parent: Table, name: str, file: str) -> Port:
 def parse_vhost_user(table: Table, name: str, file: str) -> VhostUserPort:
     path = resolve(file, table.required_string("path", "write the path of the VM's socket"))
     mode = table.choice("mode", ("client", "server"))
+    cpus = parse_cpus(table)
     if mode == "client":
         for key in ("socket_mode", "socket_group"):
             if table.has(key):
@@ -208,6 +216,7 @@ def parse_vhost_user(table: Table, name: str, file: str) -> VhostUserPort:
         mac=table.optional("mac", parse_mac),
         offloads=parse_offloads(table),
         addresses=table.networks("addresses"),
+        cpus=cpus,
     )
 
 
@@ -242,7 +251,7 @@ def parse_tap(table: Table, name: str) -> TapPort:
             f'"{interface}" cannot be an interface\'s name',
             "use letters, digits, and . _ -",
         )
-    return TapPort(name, interface, table.networks("addresses"))
+    return TapPort(name, interface, table.networks("addresses"), parse_cpus(table))
 
 
 def parse_mesh(table: Table | None, file: str, mtu_bytes: int) -> tuple[MeshConfig, bytes] | None:
@@ -335,3 +344,27 @@ def check_unique(config: Config) -> None:
                 Place(config.file, key),
             )
         seen[resource] = key
+
+
+def check_port_cpus(config: Config) -> None:
+    """CPUs that ports want for themselves have workers, and somebody is left for the others."""
+    cpus = set(config.workers.cpus)
+    taken: set[int] = set()
+    for bridge, port in config.ports():
+        for cpu in port.cpus:
+            if cpu not in cpus:
+                raise UserError(
+                    f"no worker runs on CPU {cpu}",
+                    f"add {cpu} to workers.cpus, or name another",
+                    Place(config.file, f"{port_key(bridge, port)}.cpus"),
+                )
+        taken.update(port.cpus)
+    if not taken or cpus - taken:
+        return
+    for bridge, port in config.ports():
+        if not port.cpus:
+            raise UserError(
+                "all workers belong to other ports, by their cpus",
+                "add a CPU to workers.cpus, or name some of them here too",
+                Place(config.file, f"{port_key(bridge, port)}.cpus"),
+            )

@@ -17,6 +17,7 @@ from mesh.core import Punt
 from vswitch.errors import CoreError
 from vswitch.model import Network
 
+TIMED_EVERY: int = lib.TIMED_EVERY
 IDLE = {"adaptive": lib.IDLE_ADAPTIVE, "poll": lib.IDLE_POLL}
 ROUTE_PORT: int = lib.ROUTE_PORT
 ROUTE_PEER: int = lib.ROUTE_PEER
@@ -30,6 +31,7 @@ DROP_NAMES: tuple[str, ...] = tuple(
     if name != "DROP_REASONS"
 )
 _COUNTER_NAMES = tuple(name for name, _ in ffi.typeof("struct counters").fields if name != "drops")
+_RXQ_COUNTER_NAMES = tuple(name for name, _ in ffi.typeof("struct rxq_counters").fields)
 _WORKER_COUNTER_NAMES = tuple(name for name, _ in ffi.typeof("struct worker_counters").fields)
 
 
@@ -230,6 +232,13 @@ def port_counters(c_port: object) -> Counters:
     lib.port_counters_read(c_port, out)
     drops = {name: int(out.drops[i]) for i, name in enumerate(DROP_NAMES) if out.drops[i]}
     return Counters({name: int(getattr(out, name)) for name in _COUNTER_NAMES}, drops)
+
+
+def rxq_counters(c_rxq: object) -> dict[str, int]:
+    """What a receive queue counted; it must be listed by its port."""
+    out = ffi.new("struct rxq_counters *")
+    lib.rxq_counters_read(c_rxq, out)
+    return {name: int(getattr(out, name)) for name in _RXQ_COUNTER_NAMES}
 
 
 def mapped(network: Network) -> tuple[bytes, int]:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import resource
 import signal
+import time
 
 from mesh.errors import MeshError
 from vhost.errors import VhostError
@@ -25,6 +26,7 @@ from vswitch.workers import WorkerThread
 
 log = logging.getLogger("vsw")
 
+BALANCE_S = 1.0
 PUNTS_AT_ONCE = 64  # then other events of the loop have their turn
 
 
@@ -38,6 +40,7 @@ class Daemon:
         self._switch = Switch(PlugMaker(self._loop), self._worker_died)
         self._report = Report(self._switch)
         self._control: ControlServer | None = None
+        self._balance: asyncio.TimerHandle | None = None
         self._serving: asyncio.Task[None] | None = None  # kept, or it would be collected
 
     async def run(self) -> str:
@@ -48,9 +51,9 @@ class Daemon:
         try:
             self._control = self._bind(self._config)
             self._switch.apply(self._config)
-            for thread in self._switch.workers:
-                self._loop.add_reader(thread.worker.punt_fd(), self._punted, thread)
+            self._hear_workers()
             await self._control.serve()
+            self._schedule_balance()
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._stop, number)
             self._loop.add_signal_handler(signal.SIGHUP, self._reload)
@@ -64,9 +67,25 @@ class Daemon:
     def _close(self) -> None:
         if self._control is not None:
             self._control.close()
+        if self._balance is not None:
+            self._balance.cancel()
+        self._ignore_workers()
+        self._switch.close()
+
+    def _hear_workers(self) -> None:
+        for thread in self._switch.workers:
+            self._loop.add_reader(thread.worker.punt_fd(), self._punted, thread)
+
+    def _ignore_workers(self) -> None:
         for thread in self._switch.workers:
             self._loop.remove_reader(thread.worker.punt_fd())
-        self._switch.close()
+
+    def _schedule_balance(self) -> None:
+        self._balance = self._loop.call_later(BALANCE_S, self._balance_load)
+
+    def _balance_load(self) -> None:
+        self._switch.balance(time.monotonic_ns())
+        self._schedule_balance()
 
     def _bind(self, config: Config) -> ControlServer:
         return ControlServer(
@@ -121,7 +140,11 @@ class Daemon:
         try:
             if not moved:
                 self._permit(config)
-            self._switch.apply(config)
+            self._ignore_workers()  # some may end, and their files with them
+            try:
+                self._switch.apply(config)
+            finally:
+                self._hear_workers()
         except BaseException:
             if new is not None:
                 new.close()

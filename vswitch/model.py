@@ -36,9 +36,11 @@ class Workers:
 
 @dataclass(frozen=True)
 class VhostUserPort:
-    """A VM's port.  mode: "client" (the VM listens) or "server" (we listen).
+    """A VM's port.
 
+    mode: "client" (the VM listens) or "server" (we listen).
     offloads: names that vhost.messages.OFFLOADS knows, in its order.
+    cpus: of the workers that serve this port and no other; empty: all but those.
     """
 
     name: str
@@ -49,15 +51,17 @@ class VhostUserPort:
     mac: bytes | None
     offloads: tuple[str, ...]
     addresses: tuple[Network, ...]
+    cpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class TapPort:
-    """A port of the host's own network stack."""
+    """A port of the host's own network stack.  cpus: as of a VM's port."""
 
     name: str
     interface: str
     addresses: tuple[Network, ...]
+    cpus: tuple[int, ...] = ()
 
 
 Port = VhostUserPort | TapPort

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from vswitch import core
+from vswitch.balance import Wish
 from vswitch.errors import CoreError
 from vswitch.model import Bridge, Config, Network, Port
 from vswitch.ports import MeshPlug, Plug
@@ -127,21 +128,21 @@ def routes_of(state: State) -> list[tuple[Network, int]]:
     ]
 
 
-def assign(state: State, workers: int, before: dict[object, int]) -> dict[object, int]:
-    """Give each started queue to a worker: it stays where it was, a new one goes to the worker
-    with the fewest.  A queue never moves: two workers would have it while the news spreads.
+def wishes(state: State, cpus: list[int]) -> dict[object, Wish]:
+    """Which workers may poll each started queue.  cpus: where the workers are.
+
+    A port that names CPUs is served there only, and these CPUs serve nobody else.
     """
-    listed = [rxq for attached in state.ports.values() for rxq in attached.plug.c_rxqs]
-    assigned = {rxq: before[rxq] for rxq in listed if rxq in before}
-    load = [0] * workers
-    for worker in assigned.values():
-        load[worker] += 1
-    for rxq in listed:
-        if rxq not in assigned:
-            worker = load.index(min(load))
-            assigned[rxq] = worker
-            load[worker] += 1
-    return assigned
+    everywhere = tuple(range(len(cpus)))
+    taken = {cpu for attached in state.ports.values() for cpu in attached.config.cpus}
+    common = tuple(i for i in everywhere if cpus[i] not in taken)
+    wished: dict[object, Wish] = {}
+    for attached in state.ports.values():
+        own = tuple(i for i in everywhere if cpus[i] in attached.config.cpus)
+        # While CPUs change there may be none for a moment.
+        wish = Wish(own or common or everywhere, attached.plug.numa_node)
+        wished.update(dict.fromkeys(attached.plug.c_rxqs, wish))
+    return wished
 
 
 def router_mac(config: Config, bridge: str) -> bytes:

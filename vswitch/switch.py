@@ -14,8 +14,10 @@ from mesh.config import MeshConfig
 from mesh.errors import ConfigError, MeshError
 from vhost.errors import VhostError
 from vswitch import core
+from vswitch.balance import Balancer
 from vswitch.errors import CoreError, Place, UserError, VswError
 from vswitch.host import allowed_cpus
+from vswitch.loads import Meter
 from vswitch.model import Bridge, Config, Control, Port, TapPort, VhostUserPort, Workers, port_key
 from vswitch.ports import Maker
 from vswitch.state import (
@@ -25,9 +27,9 @@ from vswitch.state import (
     PortName,
     Published,
     State,
-    assign,
     build,
     number,
+    wishes,
 )
 from vswitch.workers import WorkerThread
 
@@ -48,6 +50,8 @@ class Switch:
         self._workers: list[WorkerThread] = []
         self._neighbours = core.Neighbours(NEIGHBOUR_ENTRIES)
         self._published: Published | None = None
+        self._balancer = Balancer([])
+        self._meter = Meter()
         self._assigned: dict[object, int] = {}
         self.state = State(NOTHING)
 
@@ -63,8 +67,22 @@ class Switch:
 
     def republish(self) -> None:
         """Publish what all plugs list now; return when every worker is past what was before."""
-        self._assigned = assign(self.state, len(self._workers), self._assigned)
-        new = build(self.state, len(self._workers), self._neighbours, self._assigned)
+        self._balancer.nodes = [thread.numa_node for thread in self._workers]
+        before = self._assigned
+        cpus = [thread.cpu for thread in self._workers]
+        self._assigned = self._balancer.place(wishes(self.state, cpus))
+        staying = {
+            rxq: worker
+            for rxq, worker in self._assigned.items()
+            if before.get(rxq, worker) == worker
+        }
+        # Two workers must not have a queue while the news spreads: first the old one lets go of it.
+        if len(staying) < len(self._assigned):
+            self._publish(staying)
+        self._publish(self._assigned)
+
+    def _publish(self, assigned: dict[object, int]) -> None:
+        new = build(self.state, len(self._workers), self._neighbours, assigned)
         old, self._published = self._published, new
         for thread in self._workers:
             thread.worker.publish(new.snapshot)
@@ -77,6 +95,33 @@ class Switch:
         for thread in self._workers:
             thread.worker.sync(SYNC_TIMEOUT_NS)
 
+    # ---- loads
+
+    def queues(self) -> list[tuple[PortName, int, object]]:
+        """Every started receive queue of the ports: (port, number there, queue)."""
+        return [
+            (name, index, rxq)
+            for name, attached in self.state.ports.items()
+            for index, rxq in enumerate(attached.plug.c_rxqs)
+        ]
+
+    def balance(self, now: int) -> None:
+        """Measure; move a queue when a worker has clearly more to do than another.
+
+        Called about once a second.  now: monotonic ns."""
+        if len(self._workers) < 2:
+            return
+        queues = {rxq: (self._assigned[rxq], core.rxq_counters(rxq)) for _, _, rxq in self.queues()}
+        counters = [thread.worker.counters() for thread in self._workers]
+        loads, other = self._meter.loads(counters, queues)
+        moves = self._balancer.measure(loads, other, now)
+        if not moves:
+            return
+        for (_, port), index, rxq in self.queues():
+            if rxq in moves:
+                log.info("port %s: queue %d moves to worker %d", port, index, moves[rxq])
+        self.republish()
+
     # ---- configurations
 
     def apply(self, config: Config) -> None:
@@ -85,7 +130,7 @@ class Switch:
         with ExitStack() as undo:
             closed: list[Attached] = []
             undo.callback(self._recover, old, closed)
-            self._apply_workers(config, undo)
+            self._apply_workers(old, config, undo)
             ids = number(old.ids, config)
             fdbs = self._make_fdbs(old, config, undo)
             kept = keep(old, config)
@@ -119,6 +164,7 @@ class Switch:
                 fdb.close()
         for bridge in config.bridges:
             fdbs[bridge.name].set_ageing(bridge.ageing_s)
+        self._dismiss_workers(len(worker_cpus(config)))
 
     def close(self) -> None:
         """Stop and join the workers, then close everything."""
@@ -147,16 +193,18 @@ class Switch:
         self.state = state
         self.republish()
 
-    def _apply_workers(self, config: Config, undo: ExitStack) -> None:
-        cpus = config.workers.cpus or tuple(allowed_cpus()[:1])
+    def _apply_workers(self, old: State, config: Config, undo: ExitStack) -> None:
+        """Pin those that go on, start those that come; who leaves does so when all else is done."""
+        cpus = worker_cpus(config)
         place = Place(config.file, "workers.cpus")
-        if self._workers and len(cpus) != len(self._workers):
+        if self._workers and len(cpus) != len(self._workers) and (old.config.mesh or config.mesh):
             raise UserError(
-                f"{len(cpus)} workers instead of {len(self._workers)}: their number cannot change "
-                "while they run",
+                f"{len(cpus)} workers instead of {len(self._workers)}: with a mesh, whose lanes "
+                "belong to workers, their number cannot change while they run",
                 "restart the daemon, or keep the number of CPUs",
                 place,
             )
+        undo.callback(self._dismiss_workers, len(self._workers))
         with explained(place, "choose other CPUs"):
             for thread, cpu in zip(self._workers, cpus, strict=False):
                 undo.callback(thread.pin, thread.cpu)
@@ -169,6 +217,19 @@ class Switch:
                     thread.close()
                     raise
                 self._workers.append(thread)
+
+    def _dismiss_workers(self, count: int) -> None:
+        """Go on with the first count workers.  Who is stopped has let go of its queues."""
+        leaving = self._workers[count:]
+        if not leaving:
+            return
+        for thread in leaving:
+            thread.stop()
+        self._workers = self._workers[:count]
+        self.republish()
+        for thread in leaving:
+            thread.close()
+            log.info("worker %d ended", thread.index)
 
     def _make_fdbs(self, old: State, config: Config, undo: ExitStack) -> dict[str, core.Fdb]:
         sizes = {bridge.name: bridge.mac_table_size for bridge in old.config.bridges}
@@ -260,17 +321,27 @@ class Switch:
 
 
 def keep(old: State, config: Config) -> dict[PortName, Attached]:
-    """Ports that go on, with what changes without their notice: owned addresses live in routes."""
+    """Ports that go on, with what changes without their notice: owned addresses live in routes,
+    CPUs in the assignment of queues."""
     kept: dict[PortName, Attached] = {}
     for bridge, port in config.ports():
         attached = old.ports.get((bridge.name, port.name))
         if (
             attached is not None
-            and replace(attached.config, addresses=()) == replace(port, addresses=())
+            and as_plugged(attached.config) == as_plugged(port)
             and attached.bridge.mtu_bytes == bridge.mtu_bytes
         ):
             kept[bridge.name, port.name] = replace(attached, bridge=bridge, config=port)
     return kept
+
+
+def as_plugged(port: Port) -> Port:
+    """A port's configuration without what its plug knows nothing of."""
+    return replace(port, addresses=(), cpus=())
+
+
+def worker_cpus(config: Config) -> tuple[int, ...]:
+    return config.workers.cpus or tuple(allowed_cpus()[:1])
 
 
 def mesh_goes_on(old: Config, new: Config) -> bool:

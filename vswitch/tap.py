@@ -43,6 +43,10 @@ class TapPort:
     def c_rxqs(self) -> list[object]:
         return [self._port.rxq()] if self._port else []
 
+    @property
+    def numa_node(self) -> int | None:
+        return None
+
     def start(self) -> None:
         """Raises UserError."""
         fd, uso = open_tap(self._interface, self._place)

@@ -19,6 +19,7 @@ class WorkerThread:
         """died: called in the worker's thread with the reason when it ends without stop()."""
         self.index = index
         self.cpu = cpu
+        self.numa_node = numa_node(cpu)
         self.worker = core.Worker(index)
         self._died = died
         self._stopping = False
@@ -65,6 +66,7 @@ class WorkerThread:
         except OSError as e:
             raise CoreError(e.errno or 0, f"pin worker {self.index} to CPU {cpu}") from None
         self.cpu = cpu
+        self.numa_node = numa_node(cpu)
 
     def stop(self) -> None:
         """Stop and join; the C object stays until close()."""
@@ -81,7 +83,7 @@ class WorkerThread:
         return {
             "index": self.index,
             "cpu": self.cpu,
-            "numa_node": numa_node(self.cpu),
+            "numa_node": self.numa_node,
             **self.worker.counters(),
         }
 

@@ -30,6 +30,7 @@ class Plug:
         self._port = core.TapPort(port_id, ours.detach(), uso=True)
         self.c_port: object = self._port.c
         self.c_rxqs: list[object] = []
+        self.numa_node: int | None = None
 
     def start(self) -> None:
         self._maker.happen("start", self.name)

@@ -68,6 +68,15 @@ def test_everything_left_out() -> None:
     )
 
 
+def test_ports_may_have_cpus_for_themselves() -> None:
+    tap = {"type": "tap", "interface": "t0"}
+    ports = {"a": {**tap, "cpus": [2]}, "b": {**tap, "interface": "t1"}}
+    values = {"workers": {"cpus": [2, 3]}, "bridges": {"br0": {"ports": ports}}}
+    assert [port.cpus for _, port in parse(values, "/x").ports()] == [(2,), ()]
+    ports["b"]["cpus"] = [2, 3]
+    assert [port.cpus for _, port in parse(values, "/x").ports()] == [(2,), (2, 3)]
+
+
 def test_a_tap(tmp_path: Path) -> None:
     port = {"type": "tap", "interface": "fifteen-letters", "addresses": ["10.5.0.9"]}
     config = parse({"bridges": {"br0": {"ports": {"host": port}}}}, "/x")

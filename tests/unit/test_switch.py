@@ -12,10 +12,11 @@ import pytest
 from tests.fakes.plugs import CPU, KEYS, Maker, bridge, config, died, mesh_of, plugs, vm
 from vhost.errors import VhostError
 from vswitch import core
+from vswitch.balance import Wish
 from vswitch.errors import UserError
 from vswitch.host import allowed_cpus
-from vswitch.model import Config, TapPort
-from vswitch.state import MESH, State, assign, number, router_mac, routes_of
+from vswitch.model import Config, TapPort, VhostUserPort
+from vswitch.state import MESH, Attached, State, number, router_mac, routes_of, wishes
 from vswitch.switch import Switch
 from vswitch.workers import numa_node
 
@@ -160,11 +161,49 @@ def test_a_closed_port_comes_back_when_its_successor_fails(switch: Switch, maker
     assert switch.worker_of(after["vm1"].c_rxqs[0]) == 0
 
 
-def test_the_number_of_workers_cannot_change(switch: Switch, maker: Maker) -> None:
+def ping(switch: Switch, sender: str, receiver: str) -> None:
+    """A frame from one port to the other."""
+    one, two = plugs(switch)[sender], plugs(switch)[receiver]
+    two.cable.settimeout(10)
+    frame = b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x88\xb5" + bytes(50)
+    one.cable.send(bytes(12) + frame)
+    assert two.cable.recv(2048)[12:] == frame
+
+
+def test_workers_come_and_go(switch: Switch, maker: Maker) -> None:
     switch.apply(TWO)
-    with pytest.raises(UserError, match=r"workers\.cpus: 2 workers instead of 1.*restart"):
-        switch.apply(config(bridge(), cpus=(CPU, CPU)))
-    assert list(plugs(switch)) == ["vm1", "vm2"]
+    before, first = plugs(switch), switch.workers[0]
+    switch.apply(config(bridge(vm("vm1"), vm("vm2"), vm("vm3")), cpus=(CPU, CPU)))
+    assert [thread.index for thread in switch.workers] == [0, 1]
+    assert switch.worker_of(plugs(switch)["vm3"].c_rxqs[0]) == 1
+    ping(switch, "vm3", "vm1")
+    ping(switch, "vm1", "vm3")
+    leaving = switch.workers[1]
+    switch.apply(config(bridge(vm("vm1"), vm("vm2"), vm("vm3"))))
+    assert switch.workers == [first]
+    assert not leaving.running
+    assert {switch.worker_of(plug.c_rxqs[0]) for plug in plugs(switch).values()} == {0}
+    ping(switch, "vm3", "vm2")
+    assert plugs(switch)["vm1"] is before["vm1"]
+    assert maker.events == ["start vm1", "start vm2", "start vm3"]
+
+
+def test_workers_that_came_for_nothing_go(switch: Switch, maker: Maker) -> None:
+    switch.apply(TWO)
+    before = list(switch.workers)
+    maker.fail["start vm3"] = VhostError("no")
+    with pytest.raises(UserError):
+        switch.apply(config(bridge(vm("vm1"), vm("vm2"), vm("vm3")), cpus=(CPU, CPU)))
+    assert switch.workers == before
+    ping(switch, "vm1", "vm2")
+
+
+@pytest.mark.parametrize("mesh_before", [True, False])
+def test_the_number_of_workers_cannot_change_with_a_mesh(switch: Switch, mesh_before: bool) -> None:
+    switch.apply(config(bridge(vm("vm1")), mesh=mesh_of() if mesh_before else None))
+    with pytest.raises(UserError, match=r"workers\.cpus: 2 workers instead of 1.*mesh.*restart"):
+        switch.apply(config(bridge(), cpus=(CPU, CPU), mesh=None if mesh_before else mesh_of()))
+    assert list(plugs(switch)) == ["vm1"]
 
 
 @pytest.mark.skipif(len(allowed_cpus()) < 2, reason="needs a second CPU")
@@ -198,19 +237,23 @@ def test_closing_stops_the_workers_first(maker: Maker) -> None:
 # ---- pure parts
 
 
-def test_a_queue_goes_to_the_worker_with_the_fewest_and_stays() -> None:
-    def state(*queues: list[str]) -> State:
+def test_ports_that_name_cpus_have_them_for_themselves() -> None:
+    def state(*ports: VhostUserPort) -> State:
         made = State(config())
-        for i, listed in enumerate(queues):
-            plug = type("P", (), {"c_rxqs": listed})()
-            made.ports["br0", str(i)] = type("A", (), {"plug": plug})()
+        for i, port in enumerate(ports):
+            plug = type("P", (), {"c_rxqs": [port.name], "numa_node": i})()
+            made.ports["br0", port.name] = Attached(i, bridge(), port, plug)
         return made
 
-    first = assign(state(["a", "b", "c"]), 2, {})
-    assert first == {"a": 0, "b": 1, "c": 0}
-    second = assign(state(["c"], ["d", "e"]), 2, first)
-    assert second == {"c": 0, "d": 1, "e": 0}
-    assert assign(state(), 2, second) == {}
+    some = state(vm("a", cpus=(5,)), vm("b", cpus=(5, 7)), vm("c"))
+    assert wishes(some, [4, 5, 6, 7]) == {
+        "a": Wish((1,), 0),
+        "b": Wish((1, 3), 1),
+        "c": Wish((0, 2), 2),
+    }
+    assert wishes(state(vm("a")), [4, 5]) == {"a": Wish((0, 1), 0)}
+    # While the CPUs of workers change, none of those named may be there.
+    assert wishes(state(vm("a", cpus=(5,))), [4]) == {"a": Wish((0,), 0)}
 
 
 def test_numbers_are_kept_and_not_given_away_in_the_same_change() -> None:
@@ -236,11 +279,8 @@ def test_router_macs_are_local_unicast_stable_and_different() -> None:
 
 def test_frames_move_between_ports_of_a_running_switch(switch: Switch) -> None:
     switch.apply(TWO)
-    one, two = plugs(switch)["vm1"], plugs(switch)["vm2"]
-    two.cable.settimeout(10)
-    frame = b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x88\xb5" + bytes(50)
-    one.cable.send(bytes(12) + frame)
-    assert two.cable.recv(2048)[12:] == frame
+    ping(switch, "vm1", "vm2")
+    two = plugs(switch)["vm2"]
     switch.sync()  # the frame is counted after it was sent, in the same breath
     assert core.port_counters(two.c_port).values["tx_packets"] == 1
     assert [mac for mac, _, _ in switch.state.fdbs["br0"].dump(0)] == [b"\x02\0\0\0\0\1"]

@@ -48,6 +48,8 @@ def cut_key(path: Path) -> None:
     path.write_text("AAAA\n")
 
 
+CPU = min(os.sched_getaffinity(0))
+
 # A table: one case per entry, however long its lines would like to be.
 # fmt: off
 CASES = [
@@ -156,6 +158,13 @@ CASES = [
     Case("negative CPU", "[workers]\ncpus = [-1]\n[bridges.br0]\n", "workers.cpus",
          ("-1", "from 0")),
     Case("CPU twice", "[workers]\ncpus = [0, 0]\n[bridges.br0]\n", "workers.cpus", ("twice",)),
+    Case("a port's CPU without a worker", port('type = "tap"\ninterface = "t0"\ncpus = [4095]'),
+         "bridges.br0.ports.more.cpus", ("no worker", "workers.cpus")),
+    Case("a port's CPU twice", port('type = "tap"\ninterface = "t0"\ncpus = [0, 0]'),
+         "bridges.br0.ports.more.cpus", ("twice",)),
+    Case("no worker left for others", changed('mode = "client"', f'mode = "client"\ncpus = [{CPU}]')
+         + '[bridges.br0.ports.more]\ntype = "tap"\ninterface = "t0"\n',
+         "bridges.br0.ports.more.cpus", ("other ports", "workers.cpus")),
     Case("no CPU", "[workers]\ncpus = []\n[bridges.br0]\n", "workers.cpus", ("at least one",)),
     # ---- addresses
     Case("no prefix", changed('"10.5.0.1/32"', '"10.5.0.300/32"'),

@@ -68,9 +68,25 @@ struct worker_counters {
     uint64_t busy_breaths;         /* in which at least one packet moved */
     uint64_t packets;
     uint64_t sleeps;
+    uint64_t wakes;                /* sleeps that an event ended, not the time */
     uint64_t cycles_busy;          /* TSC cycles in busy breaths */
     uint64_t cycles_idle;          /* TSC cycles in other breaths, sleep excluded */
+    uint64_t cycles_clock;         /* the TSC when this was read */
 };
+
+/* A receive queue, whichever workers it had.  Written by the one that has it, read by anyone.
+ * What a queue costs is measured in one breath of TIMED_EVERY: reading the clock around each burst
+ * would cost as much as a packet. */
+struct rxq_counters {
+    uint64_t packets;              /* that moved: sent on, or dropped by a decision */
+    uint64_t bursts;               /* looks that found something */
+    uint64_t empty;                /* looks that did not */
+    uint64_t wakes;                /* notifications that put it back on the poll list */
+    uint64_t timed_packets;        /* moved in timed breaths */
+    uint64_t timed_cycles;         /* TSC cycles of its bursts there, from taking to completion */
+};
+
+enum { TIMED_EVERY = 17 };         /* no multiple of anything else that repeats */
 
 struct worker;
 struct snapshot;
@@ -181,6 +197,7 @@ void neighbours_free(struct neighbours *n);
 
 uint16_t port_id(const struct port *p);
 void port_counters_read(const struct port *p, struct counters *out);   /* sum over workers */
+void rxq_counters_read(const struct rxq *q, struct rxq_counters *out);
 
 /* ---- tap.c */
 

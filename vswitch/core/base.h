@@ -24,6 +24,8 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define CACHE_LINE 64
 #define CACHE_ALIGNED _Alignas(CACHE_LINE)
+/* For bodies that are instantiated with constant parameters. */
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 /* Before a loop of few, constant rounds. */
 #define UNROLLED _Pragma("GCC unroll 8")
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))

@@ -39,3 +39,11 @@ void port_counters_read(const struct port *p, struct counters *out)
             sum[i] += load_relaxed(&one[i]);
     }
 }
+
+void rxq_counters_read(const struct rxq *q, struct rxq_counters *out)
+{
+    const uint64_t *from = (const uint64_t *)&q->counters;
+    uint64_t *to = (uint64_t *)out;
+    for (size_t i = 0; i < sizeof(*out) / sizeof(*to); i++)
+        to[i] = load_relaxed(&from[i]);
+}

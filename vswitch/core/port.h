@@ -65,6 +65,7 @@ struct rxq {
     bool armed;                  /* worker's: off the poll list until fd tells */
     bool homed;                  /* worker's: tx_queue is chosen */
     bool sleeps;                 /* worker's: fd is watched, so the queue may be armed */
+    struct rxq_counters counters; /* worker's; anyone reads */
 };
 
 enum { RX_BURST_BYTES = 256 * 1024 };

@@ -31,6 +31,7 @@ struct worker *worker_new(uint32_t index)
     w->forward.breath.worker = index;
     w->forward.breath.packets = w->packets;
     w->forward.breath.segs = w->segs;
+    w->until_timed = TIMED_EVERY;
     w->epoll_fd = -1;
     w->control_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     w->punts = w->forward.breath.punts = punt_ring_new();
@@ -147,22 +148,48 @@ static bool rest_queue(struct worker *w, uint32_t i)
     return true;
 }
 
-static uint32_t visit_queues(struct worker *w)
+static void count_burst(struct rxq *q, uint32_t moved)
+{
+    counter_add(&q->counters.packets, moved);
+    counter_add(&q->counters.bursts, 1);
+}
+
+static void count_time(struct rxq *q, uint32_t moved, uint64_t cycles)
+{
+    counter_add(&q->counters.timed_packets, moved);
+    counter_add(&q->counters.timed_cycles, cycles);
+}
+
+/* Visits each queue on the poll list once.  timed: is a constant where this is called. */
+static ALWAYS_INLINE uint32_t visit_queues(struct worker *w, bool timed)
 {
     struct packet *burst[BURST];
-    uint32_t moved = 0;
+    uint32_t all = 0;
     for (uint32_t i = 0; i < w->active_count;) {
         struct rxq *q = w->active[i];
+        uint64_t before = timed ? cycles_now() : 0;
         uint32_t n = q->burst(q, &w->forward.breath, burst, BURST);
         if (n > 0) {
             q->quiet_since_ns = 0;
-            moved += forward_burst(&w->forward, q, burst, n);
-        } else if (rest_queue(w, i)) {
-            continue;
+            uint32_t moved = forward_burst(&w->forward, q, burst, n);
+            all += moved;
+            count_burst(q, moved);
+            if (timed)
+                count_time(q, moved, cycles_now() - before);
+        } else {
+            counter_add(&q->counters.empty, 1);
+            if (rest_queue(w, i))
+                continue;
         }
         i++;
     }
-    return moved;
+    return all;
+}
+
+static uint32_t visit_queues_timed(struct worker *w)
+{
+    w->until_timed = TIMED_EVERY;
+    return visit_queues(w, true);
 }
 
 /* Every so often: forget old MAC addresses, a slice at a time. */
@@ -180,7 +207,7 @@ static uint32_t breathe(struct worker *w, uint64_t now_ns)
     look_at_control(w);
     if (unlikely(now_ns >= w->tick_ns))
         tick(w);
-    return visit_queues(w);
+    return unlikely(--w->until_timed == 0) ? visit_queues_timed(w) : visit_queues(w, false);
 }
 
 /* ---- sleeping and waking */
@@ -196,10 +223,12 @@ static void wake_queue(struct worker *w, struct rxq *q)
     q->disarm(q);
     w->armed_count--;
     w->active[w->active_count++] = q; /* room: adopt made it for all */
+    counter_add(&q->counters.wakes, 1);
     counter_add(&port_counters(q->port, &w->forward.breath)->wakeups, 1);
 }
 
-static void look_at_events(struct worker *w, int timeout_ms)
+/* Returns how many events there were. */
+static int look_at_events(struct worker *w, int timeout_ms)
 {
     struct epoll_event events[EVENTS];
     int n = epoll_wait(w->epoll_fd, events, EVENTS, timeout_ms);
@@ -211,6 +240,7 @@ static void look_at_events(struct worker *w, int timeout_ms)
         else if (read(w->control_fd, &count, sizeof(count)) < 0)
             continue; /* somebody's second kick: it was read with the first */
     }
+    return n;
 }
 
 uint32_t worker_breathe(struct worker *w, uint64_t now_ns)
@@ -237,7 +267,8 @@ static uint64_t rest(struct worker *w, uint32_t moved, uint64_t before)
 {
     if (w->active_count == 0) {
         counter_add(&w->counters.sleeps, 1);
-        look_at_events(w, SLEEP_MS);
+        if (look_at_events(w, SLEEP_MS) > 0)
+            counter_add(&w->counters.wakes, 1);
         return cycles_now();
     }
     if (w->armed_count > 0 && (moved == 0 || ++w->since_look >= LOOK_EVERY)) {
@@ -327,6 +358,7 @@ void worker_counters_read(const struct worker *w, struct worker_counters *out)
     uint64_t *to = (uint64_t *)out;
     for (size_t i = 0; i < sizeof(*out) / sizeof(*to); i++)
         to[i] = load_relaxed(&from[i]);
+    out->cycles_clock = cycles_now();
 }
 
 int worker_punt_fd(const struct worker *w)

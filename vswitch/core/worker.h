@@ -27,6 +27,7 @@ struct worker {
     uint32_t active_count, active_room;
     uint32_t armed_count;
     uint32_t since_look;
+    uint32_t until_timed;          /* breaths, to the next whose queues are timed */
     uint64_t tick_ns;
     struct patience patience;
     int epoll_fd;
