@@ -162,7 +162,8 @@ CASES = [
          "bridges.br0.ports.more.cpus", ("no worker", "workers.cpus")),
     Case("a port's CPU twice", port('type = "tap"\ninterface = "t0"\ncpus = [0, 0]'),
          "bridges.br0.ports.more.cpus", ("twice",)),
-    Case("no worker left for others", changed('mode = "client"', f'mode = "client"\ncpus = [{CPU}]'),
+    Case("no worker left for others",
+         changed('mode = "client"', f'mode = "client"\ncpus = [{CPU}]'),
          "bridges.br0.ports.vm2.cpus", ("other ports", "workers.cpus")),
     Case("no CPU", "[workers]\ncpus = []\n[bridges.br0]\n", "workers.cpus", ("at least one",)),
     # ---- addresses
