@@ -137,12 +137,18 @@ class Queue:
 
     def __init__(self, port: Port, memory: Memory, spec: RingSpec) -> None:
         self._memory = memory
+        self._state: object = None
         ring = ffi.new("struct vhost_ring *")
         ring.features = spec.features
         ring.desc, ring.avail, ring.used = spec.desc, spec.avail, spec.used
         ring.num, ring.role = spec.num, _ROLES[spec.role]
         ring.kick_fd, ring.call_fd = spec.kick_fd, spec.call_fd
         ring.enabled, ring.index = spec.enabled, spec.index
+        ring.base = spec.base
+        if spec.state is not None:
+            # Holds on to the map, which cannot be closed before.
+            self._state = ring.state = ffi.from_buffer("struct vhost_ring_state *", spec.state)
+            ring.resume = spec.resume
         out = ffi.new("struct vhost_queue **")
         rc = lib.vhost_queue_start(port.cdata, memory.table, ring, out)
         _check(rc, f"cannot start ring {spec.index}")
@@ -153,6 +159,7 @@ class Queue:
         """No worker may use it."""
         lib.vhost_queue_free(self.cdata)
         self.cdata = ffi.NULL
+        self._state = None
 
     @property
     def rxq(self) -> object:

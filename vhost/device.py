@@ -49,7 +49,7 @@ class CoreDevice:
     def replace_memory(self, regions: Sequence[RegionSpec]) -> list[int]:
         memory = self._map(regions) if regions else None
         former, specs = self._memory, {i: q.spec for i, q in self.queues.items()}
-        self._retire(list(self.queues))
+        bases = self._retire(list(self.queues))
         self._memory = memory
         self._nodes = ()
         if former is not None:
@@ -57,7 +57,7 @@ class CoreDevice:
         lost = []
         for index, spec in specs.items():
             try:
-                self._add(spec)
+                self._add(replace(spec, base=bases[index]))
             except RefusedError:
                 lost.append(index)
         self._list()

@@ -2,14 +2,17 @@
 
 from vhost import messages as m
 from vhost.errors import RefusedError, RemoteError
+from vhost.messages import Feature
 from vhost.session import Session
 
 
 def set_vring_num(session: Session, payload: bytes, _fds: list[int]) -> None:
     index, num = m.VRING_STATE.unpack(payload)
     ring = session.stopped_ring(index)
-    if num == 0 or num & (num - 1) or num > 32768:
-        raise RefusedError(f"ring size {num} is no power of two up to 32768")
+    if not 0 < num <= 32768:
+        raise RefusedError(f"ring size {num} is not between 1 and 32768")
+    if num & (num - 1) and not session.features & Feature.RING_PACKED:
+        raise RefusedError(f"ring size {num} of a split ring is no power of two")
     ring.num = num
 
 
@@ -25,7 +28,7 @@ def set_vring_addr(session: Session, payload: bytes, _fds: list[int]) -> None:
 
 
 def set_vring_base(session: Session, payload: bytes, _fds: list[int]) -> None:
-    """Kept for the status only: a split ring goes on from its used index (virtq_init)."""
+    """For packed rings: a split one goes on from its used index (virtq_init)."""
     index, base = m.VRING_STATE.unpack(payload)
     session.stopped_ring(index).base = base
 

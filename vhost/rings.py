@@ -21,6 +21,9 @@ class RingSpec:
     kick_fd: int  # -1: none, poll
     call_fd: int  # -1: none
     enabled: bool
+    base: int = 0  # where a packed ring begins, as SET_VRING_BASE has it
+    state: memoryview | None = None  # a packed ring's record that outlives us; the device's matter
+    resume: bool = False  # go on where the record says
 
 
 class Device(Protocol):
@@ -35,7 +38,11 @@ class Device(Protocol):
     def start_ring(self, spec: RingSpec) -> None: ...
 
     def stop_ring(self, index: int) -> int:
-        """Stop, wait until nobody uses it; returns the next index of the available ring."""
+        """Stop, wait until nobody uses it; returns where it would go on.
+
+        That is the next index of the available ring; of a packed ring the next descriptor's slot,
+        with the wrap counter as bit 15.
+        """
 
     def enable_ring(self, index: int, enabled: bool) -> None: ...
 

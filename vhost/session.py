@@ -84,12 +84,15 @@ class Session:
                 kick_fd=ring.kick_fd,
                 call_fd=ring.call_fd,
                 enabled=ring.enabled,
+                base=ring.base,
             )
         )
         ring.started = True
 
     def stop(self, index: int, ring: Ring) -> None:
         ring.base = self.device.stop_ring(index)
+        if self.features & Feature.RING_PACKED:
+            ring.base |= ring.base << 16  # the used descriptors' position is the same
         ring.started = False
 
     def restart_rings(self) -> None:

@@ -14,7 +14,9 @@ enum {
     VHOST_MAX_PAIRS = 128,
     VHOST_MAX_RINGS = 257,         /* 128 pairs and the control queue */
     VHOST_MAX_REGIONS = 8,         /* SET_MEM_TABLE carries no more */
-    VIRTQ_MAX_NUM = 32768          /* virtio 1.2, 2.7: largest split ring */
+    VIRTQ_MAX_NUM = 32768,         /* virtio 1.2, 2.7 and 2.8: largest ring */
+    VHOST_STATE_USED = 1024,       /* chains of one batch: as many as one frame may take */
+    VHOST_NO_SLOT = 65536
 };
 
 /* Which side of the guest a ring serves. */
@@ -30,6 +32,7 @@ enum virtq_reason {
     VIRTQ_AVAIL_JUMP,              /* avail->idx is more than a ring ahead */
     VIRTQ_HEAD_RANGE,              /* a chain starts beyond the table */
     VIRTQ_NEXT_RANGE,              /* a descriptor points beyond the table */
+    VIRTQ_NEXT_UNAVAILABLE,        /* packed: a chain goes on where nothing is offered */
     VIRTQ_LOOP,                    /* a chain is longer than it can be */
     VIRTQ_ADDRESS,                 /* a buffer is outside of the guest's memory */
     VIRTQ_DIRECTION,               /* writable where we read, or the reverse */
@@ -46,6 +49,26 @@ struct mem_region;
 struct mem_table;
 struct vhost_queue;
 
+/* A used descriptor of a packed ring. */
+struct vhost_used {
+    uint32_t len;                  /* this and the next two as they stand in the descriptor */
+    uint16_t id;
+    uint16_t flags;
+    uint16_t slot;                 /* where, with the wrap counter as bit 15 */
+    uint16_t pad;
+};
+
+/* How far a packed ring is, which its memory does not say.  May lie in a mapped file, so that the
+ * ring goes on behind a process that was killed at any instruction: see packed.h.  All zeros is
+ * no valid state: begin with a start that does not resume. */
+struct vhost_ring_state {
+    uint32_t count;                /* of the batch that is being published; 0: none */
+    uint32_t last;                 /* slot of the newest used descriptor; VHOST_NO_SLOT: none */
+    uint16_t position;             /* first chain not given back: slot, wrap counter as bit 15 */
+    uint16_t next_position;        /* behind the batch */
+    struct vhost_used used[1024];  /* VHOST_STATE_USED */
+};
+
 /* What SET_VRING_* told about a ring. */
 struct vhost_ring {
     uint64_t features;             /* negotiated, virtio's bits */
@@ -58,12 +81,15 @@ struct vhost_ring {
     int32_t call_fd;               /* -1: none */
     uint32_t enabled;
     uint32_t index;                /* vhost-user's ring number */
+    struct vhost_ring_state *state; /* packed: outlives the ring; NULL: the ring has its own */
+    uint32_t base;                 /* packed: where to begin, as SET_VRING_BASE has it */
+    uint32_t resume;               /* packed: go on where state says, if it fits the ring */
 };
 
 struct vhost_queue_status {
     uint32_t reason;               /* enum virtq_reason */
-    uint16_t next_avail;           /* index of the first chain not finished */
-    uint16_t avail_idx;            /* the driver's, as it stands */
+    uint16_t next_avail;           /* first chain not finished: index; packed: slot, wrap bit 15 */
+    uint16_t avail_idx;            /* the driver's, as it stands; packed: next_avail */
     uint32_t in_use;               /* 0 while stopped or disabled */
     uint64_t calls_sent;           /* since the ring started, as all that follows */
     uint64_t calls_spared;         /* that the driver did not ask for */

@@ -72,32 +72,35 @@ static uint8_t command_serve(struct vhost_port *vp, const struct command *c)
     return ok ? ANSWER_OK : ANSWER_ERROR;
 }
 
-/* False when the ring broke. */
-static bool serve_chain(struct vhost_queue *q, uint16_t head)
+/* False when there is no command, or the ring broke. */
+static bool serve_chain(struct vhost_queue *q)
 {
     struct segment segs[COMMAND_SEGMENTS];
+    struct virtq *vq = &q->vq;
     struct virtq_buffers buffers;
     struct command command;
-    if (!virtq_chain(&q->vq, head, VIRTQ_BOTH, segs, COMMAND_SEGMENTS, &buffers))
+    if (virtq_chain(vq, vq->kind, vq->next, VIRTQ_BOTH, segs, COMMAND_SEGMENTS, &buffers) !=
+        VIRTQ_CHAIN)
         return false;
     if (buffers.too_many || buffers.segs == buffers.read_segs) {
-        virtq_break(&q->vq, VIRTQ_CONTROL_SHAPE);
+        virtq_break(vq, VIRTQ_CONTROL_SHAPE);
         return false;
     }
     q->rx.walked += buffers.walked;
     command_read(segs, buffers.read_segs, &command);
     store_relaxed(segs[buffers.read_segs].base, command_serve(q->port, &command));
-    virtq_put_used(&q->vq, head, 1);
+    virtq_put_used(vq, vq->kind, buffers.elem, 1);
     return true;
 }
 
 uint32_t ctrlq_burst(struct rxq *rxq, struct breath *b, struct packet **out, uint32_t max)
 {
     struct vhost_queue *q = CONTAINER_OF(rxq, struct vhost_queue, rxq);
-    uint32_t n = min_u32(virtq_available(&q->vq), MAX_COMMANDS), served = 0;
+    uint32_t served = 0;
     (void)out, (void)max;
     q->rx.walked = 0;
-    while (served < n && q->rx.walked < BURST_DESCS && serve_chain(q, virtq_head(&q->vq, 0)))
+    while (served < MAX_COMMANDS && q->rx.walked < BURST_DESCS && virtq_usable(&q->vq) &&
+           serve_chain(q))
         served++;
     if (served > 0)
         vhost_queue_publish(q, b);

@@ -1,7 +1,9 @@
-/* vhost_put.c - writes one frame into a guest's buffers: the only copy between two guests.
+/* vhost_put.c - writes frames into a guest's buffers: the only copy between two guests.
  *
  * Finding room comes first and changes nothing, so a packet is either written whole or not at all.
  * What the receiver did not negotiate is completed here: checksums, segmentation.
+ *
+ * The usual case is compiled once for each kind of ring; what takes several buffers asks the ring.
  *
  * Untrusted:  descriptors: where to write, how much; checked by virtq_chain() and virtq_single().
  * Threads:    the holder of the queue's lock.
@@ -11,40 +13,21 @@
 
 enum { PREFETCH_AHEAD = 4 };
 
-/* Room for one packet: chains of heads[], their buffers in segs[]. */
+/* Longer than any wait: a frame that comes again later is another one. */
+#define CUT_FORGET_NS (100 * NS_PER_MS)
+
+/* Room for one packet: chains of elems[], their buffers in segs[]. */
 struct room {
     uint32_t chains;
     uint32_t segs;
     uint64_t bytes;
 };
 
-static enum vhost_put put_whole(struct vhost_queue *q, const struct packet *p);
+static enum vhost_put put_pieces(struct vhost_queue *q, const struct packet *p);
 static enum vhost_put put_completed(struct vhost_queue *q, struct breath *b, struct packet *p);
 static enum vhost_put put_cut(struct vhost_queue *q, struct breath *b, const struct packet *whole);
 
 static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
-
-static enum vhost_put dropped(struct vhost_queue *q, struct breath *b, enum drop reason)
-{
-    vhost_queue_drop(q, b, reason, 1);
-    return PUT_DROPPED;
-}
-
-enum vhost_put vhost_put_packet(struct vhost_queue *q, struct breath *b, struct packet *p)
-{
-    enum vhost_put put = likely((vnet_asks(p) & ~q->tx->grants) == 0) ? put_whole(q, p)
-                                                                      : put_completed(q, b, p);
-    if (unlikely(put == PUT_TOO_BIG))
-        return p->gso_type != GSO_NONE ? put_cut(q, b, p) : dropped(q, b, DROP_OVERSIZE);
-    return put;
-}
-
-/* Chains that can be had now, looking at the ring only when the ones known are used up. */
-static uint32_t chains_left(struct virtq *q)
-{
-    uint16_t left = (uint16_t)(q->avail_idx - q->next);
-    return left != 0 ? left : virtq_available(q);
-}
 
 static void write_frame(const struct packet *p, uint8_t *to)
 {
@@ -87,33 +70,36 @@ static void write_header(const struct vhost_queue *q, const struct packet *p, ui
 static enum vhost_put find_room(struct vhost_queue *q, uint64_t need_bytes, struct room *room)
 {
     struct vhost_tx *tx = q->tx;
-    uint32_t available = chains_left(&q->vq), descs = 0, walked = 0;
+    struct virtq *vq = &q->vq;
+    uint16_t at = vq->next;
+    uint32_t descs = 0, walked = 0;
     *room = (struct room){0};
     while (room->bytes < need_bytes) {
         struct virtq_buffers buffers;
-        if (room->chains >= available) {
-            available = virtq_available(&q->vq);
-            if (room->chains >= available) /* the driver has no more to give: it will never fit */
-                return descs >= q->vq.num ? PUT_TOO_BIG : PUT_FULL;
-        }
         if (room->chains == VIRTQ_MAX_SEGS || (!tx->mergeable && room->chains == 1))
             return PUT_TOO_BIG;
-        uint16_t head = virtq_head(&q->vq, room->chains);
-        if (!virtq_chain(&q->vq, head, VIRTQ_WRITABLE, tx->segs + room->segs,
-                         VIRTQ_MAX_SEGS - room->segs, &buffers))
-            return PUT_FULL; /* broken: the caller sees that */
+        enum virtq_found found = virtq_chain(vq, vq->kind, at, VIRTQ_WRITABLE,
+                                             tx->segs + room->segs, VIRTQ_MAX_SEGS - room->segs,
+                                             &buffers);
+        if (found == VIRTQ_BROKEN)
+            return PUT_FULL; /* the caller sees why */
+        if (found == VIRTQ_NO_CHAIN) {
+            tx->missing_at = at;
+            return descs >= vq->num ? PUT_TOO_BIG : PUT_FULL; /* the driver has no more to give */
+        }
         walked += buffers.walked;
         if (buffers.walked > VIRTQ_MAX_SEGS) { /* every sender would walk it again */
-            virtq_break(&q->vq, VIRTQ_LOOP);
+            virtq_break(vq, VIRTQ_LOOP);
             return PUT_FULL;
         }
         if (buffers.too_many || walked > VIRTQ_MAX_SEGS)
             return PUT_TOO_BIG;
-        tx->heads[room->chains] = head;
+        tx->elems[room->chains] = buffers.elem;
         tx->sizes[room->chains++] = (uint32_t)min_u64(buffers.len_bytes, need_bytes);
         room->segs += buffers.segs;
         room->bytes += buffers.len_bytes;
         descs += buffers.descs;
+        at = virtq_after(vq, vq->kind, at, buffers.elem);
     }
     return PUT_DONE;
 }
@@ -144,6 +130,7 @@ static void sink_write(struct sink *to, const uint8_t *bytes, uint64_t len_bytes
 static enum vhost_put put_pieces(struct vhost_queue *q, const struct packet *p)
 {
     struct vhost_tx *tx = q->tx;
+    struct virtq *vq = &q->vq;
     uint8_t header[VNET_MAX_BYTES];
     struct room room;
     struct pkt_cursor cursor;
@@ -158,66 +145,173 @@ static enum vhost_put put_pieces(struct vhost_queue *q, const struct packet *p)
     pkt_cursor_init(&cursor, p, 0);
     for (uint32_t n; (n = pkt_cursor_next(&cursor, UINT32_MAX, &piece)) != 0;)
         sink_write(&sink, piece, n);
+    if (!virtq_has_room(vq, vq->kind, room.chains))
+        virtq_publish(vq, vq->kind); /* the driver must see the buffers of one frame at once */
     for (uint32_t i = 0; i < room.chains; i++) {
         uint32_t written = (uint32_t)min_u64(tx->sizes[i], rest);
-        virtq_put_used(&q->vq, tx->heads[i], written);
+        virtq_put_used(vq, vq->kind, tx->elems[i], written);
         rest -= written;
     }
     return PUT_DONE;
 }
 
 /* The usual case here, everything else in put_pieces(). */
-static enum vhost_put put_whole(struct vhost_queue *q, const struct packet *p)
+EACH_KIND enum vhost_put put_whole(struct vhost_queue *q, const struct packet *p, uint32_t kind)
 {
+    struct virtq *vq = &q->vq;
+    struct virtq_elem elem;
     uint32_t room_bytes;
     uint32_t need_bytes = p->len_bytes + q->header_bytes;
-    uint32_t left = chains_left(&q->vq);
-    if (unlikely(left == 0))
+    if (!(kind & VIRTQ_PACKED) && unlikely(!split_has(vq, vq->next))) {
+        q->tx->missing_at = vq->next;
         return PUT_FULL;
-    if (likely(left > 2 * PREFETCH_AHEAD)) {
-        virtq_prefetch_desc(&q->vq, virtq_head(&q->vq, 2 * PREFETCH_AHEAD));
-        virtq_prefetch_buffer(&q->vq, virtq_head(&q->vq, PREFETCH_AHEAD), true);
     }
-    uint16_t head = virtq_head(&q->vq, 0);
-    uint8_t *to = virtq_single(&q->vq, head, VIRTQ_DESC_WRITE, &room_bytes);
-    if (unlikely(to == NULL || room_bytes < need_bytes))
+    uint8_t *to = virtq_single(vq, kind, vq->next, VIRTQ_DESC_WRITE, &room_bytes, &elem);
+    if (unlikely(to == NULL || room_bytes < need_bytes || !virtq_has_room(vq, kind, 1)))
         return put_pieces(q, p);
     write_header(q, p, to);
     write_frame(p, to + q->header_bytes);
-    virtq_put_used(&q->vq, head, need_bytes);
+    virtq_put_used(vq, kind, elem, need_bytes);
     return PUT_DONE;
+}
+
+EACH_KIND enum vhost_put put_packet(struct vhost_queue *q, struct breath *b, struct packet *p,
+                                    uint32_t kind)
+{
+    enum vhost_put put = likely((vnet_asks(p) & ~q->tx->grants) == 0) ? put_whole(q, p, kind)
+                                                                      : put_completed(q, b, p);
+    if (unlikely(put == PUT_TOO_BIG)) {
+        if (p->gso_type != GSO_NONE)
+            return put_cut(q, b, p);
+        vhost_queue_drop(q, b, DROP_OVERSIZE, 1);
+        return PUT_DROPPED;
+    }
+    return put;
+}
+
+/* Starts to fetch what the packets after the next will be written to. */
+EACH_KIND void prefetch(struct virtq *vq, uint32_t kind)
+{
+    uint16_t later = virtq_ahead(vq, kind, vq->next, 2 * PREFETCH_AHEAD);
+    uint16_t soon = virtq_ahead(vq, kind, vq->next, PREFETCH_AHEAD);
+    if (!(kind & VIRTQ_PACKED)) { /* whose descriptors lie in a row */
+        if (unlikely((uint16_t)(vq->avail_idx - vq->next) <= 2 * PREFETCH_AHEAD))
+            return;
+        virtq_prefetch_desc(vq, kind, later);
+    }
+    virtq_prefetch_buffer(vq, kind, soon, true);
+}
+
+EACH_KIND void put_burst(struct vhost_queue *q, struct breath *b, struct packet *const *pkts,
+                         uint32_t n, struct vhost_hold *h, uint32_t kind)
+{
+    struct virtq *vq = &q->vq;
+    uint16_t before = vq->next;
+    if (unlikely(!virtq_usable(vq))) {
+        h->full = true;
+        return;
+    }
+    for (; h->taken < n && h->bytes < TX_HOLD_BYTES; h->taken++) {
+        struct packet *p = pkts[h->taken];
+        uint64_t bytes = p->len_bytes;
+        prefetch(vq, kind);
+        enum vhost_put put = put_packet(q, b, p, kind);
+        if (unlikely(put == PUT_FULL)) {
+            h->full = true;
+            break;
+        }
+        if (likely(put <= PUT_CUT)) {
+            h->delivered++;
+            h->gso += put == PUT_DONE && p->gso_type != GSO_NONE;
+            h->bytes += bytes;
+        }
+    }
+    if (likely(vq->next != before)) {
+        q->tx->waiting_since_ns = 0;
+        q->tx->gave_up = false;
+        vhost_queue_publish(q, b);
+    }
+}
+
+static void put_split(struct vhost_queue *q, struct breath *b, struct packet *const *pkts,
+                      uint32_t n, struct vhost_hold *h)
+{
+    put_burst(q, b, pkts, n, h, VIRTQ_SPLIT);
+}
+
+static void put_packed(struct vhost_queue *q, struct breath *b, struct packet *const *pkts,
+                       uint32_t n, struct vhost_hold *h)
+{
+    put_burst(q, b, pkts, n, h, VIRTQ_PACKED);
+}
+
+vhost_put_fn *vhost_put_for(uint32_t kind)
+{
+    return kind & VIRTQ_PACKED ? put_packed : put_split;
 }
 
 static enum vhost_put put_checksummed(struct vhost_queue *q, struct packet *p)
 {
     if ((p->flags & PKT_NEEDS_CSUM) && !(q->tx->grants & VNET_ASKS_CSUM))
         csum_complete(p);
-    return put_whole(q, p);
+    return q->vq.kind & VIRTQ_PACKED ? put_whole(q, p, VIRTQ_PACKED)
+                                     : put_whole(q, p, VIRTQ_SPLIT);
+}
+
+bool vhost_cut_is_of(const struct vhost_cut *cut, const struct packet *p)
+{
+    return cut->next != 0 && cut->base == p->segs[0].base && cut->len_bytes == p->len_bytes &&
+           cut->ingress == p->ingress && memcmp(cut->head, p->head, p->head_len) == 0;
+}
+
+/* Until the frame comes again; the wait for the ring is bounded, and so is this. */
+static void cut_remember(struct vhost_cut *cut, const struct packet *p, const struct breath *b,
+                         uint32_t next, uint32_t count)
+{
+    cut->next = next;
+    cut->count = count;
+    cut->base = p->segs[0].base;
+    cut->len_bytes = p->len_bytes;
+    cut->ingress = p->ingress;
+    cut->since_ns = b->now_ns;
+    memcpy(cut->head, p->head, p->head_len);
 }
 
 /* A large frame as the packets it stands for, for a receiver that did not negotiate such frames, or
- * did without having buffers for them (5.1.6.3.1 says only that it should).  Begun only when all of
- * them are likely to fit, and finished in any case: what a ring that runs full leaves over is
- * dropped. */
+ * did without having buffers for them (5.1.6.3.1 says only that it should).  When the ring runs
+ * full in the middle, the queue remembers how far it came and goes on when the frame is offered
+ * again; another frame that has to be cut waits for its end. */
 static enum vhost_put put_cut(struct vhost_queue *q, struct breath *b, const struct packet *whole)
 {
     struct segment segs[CUT_SEGMENTS];
     struct packet piece;
     struct gso_cut cut;
-    uint32_t done = 0;
+    struct vhost_cut *begun = &q->tx->cut;
+    uint64_t age_ns = b->now_ns - begun->since_ns;
     gso_cut_init(&cut, whole, whole->gso_size);
-    uint32_t count = (cut.payload_bytes + cut.mss_bytes - 1) / cut.mss_bytes;
-    if (virtq_available(&q->vq) < min_u32(count, q->vq.num / 2u))
+    if (vhost_cut_is_of(begun, whole) && age_ns < CUT_FORGET_NS) {
+        cut.next = begun->next;
+        cut.count = begun->count;
+        pkt_cursor_init(&cut.cursor, whole, cut.headers_bytes + cut.next);
+    } else if (begun->next != 0 && age_ns < TX_WAIT_NS) {
+        q->tx->missing_at = q->vq.next;
         return PUT_FULL;
-    while (gso_cut_next(&cut, &piece, segs)) {
-        enum vhost_put put = put_checksummed(q, &piece);
-        if (put != PUT_DONE) {
-            vhost_queue_drop(q, b, put == PUT_FULL ? DROP_RING_FULL : DROP_OVERSIZE, 1);
-            break;
-        }
-        done++;
     }
-    return done > 0 ? PUT_CUT : PUT_DROPPED;
+    begun->next = 0;
+    for (;;) {
+        uint32_t next = cut.next, count = cut.count;
+        if (!gso_cut_next(&cut, &piece, segs))
+            return PUT_CUT;
+        enum vhost_put put = put_checksummed(q, &piece);
+        if (put == PUT_FULL) {
+            cut_remember(begun, whole, b, next, count);
+            return PUT_FULL;
+        }
+        if (put == PUT_TOO_BIG) { /* and so are those behind it */
+            vhost_queue_drop(q, b, DROP_OVERSIZE, 1);
+            return PUT_DROPPED;
+        }
+    }
 }
 
 static enum vhost_put put_completed(struct vhost_queue *q, struct breath *b, struct packet *p)

@@ -43,6 +43,7 @@ int vhost_queue_start(struct port *p, struct mem_table *t, const struct vhost_ri
         rc = q->tx == NULL ? -ENOMEM : 0;
     }
     if (rc < 0) {
+        virtq_fini(&q->vq);
         free(q);
         return rc;
     }
@@ -53,13 +54,15 @@ int vhost_queue_start(struct port *p, struct mem_table *t, const struct vhost_ri
     q->index = ring->index;
     q->role = ring->role;
     if (ring->role == VHOST_ROLE_RX) {
+        q->tx->put = vhost_put_for(q->vq.kind);
         q->tx->grants = vnet_grants(ring->features);
         q->tx->guest_csum = (ring->features & VNET_F_GUEST_CSUM) != 0;
         q->tx->mergeable = (ring->features & VNET_F_MRG_RXBUF) != 0;
     }
     bool control = ring->role == VHOST_ROLE_CONTROL;
-    q->rxq = (struct rxq){.burst = control ? ctrlq_burst : vhost_rx_burst,
-                          .done = control ? ctrlq_done : vhost_rx_done,
+    struct vhost_rx_fns rx = vhost_rx_for(q->vq.kind);
+    q->rxq = (struct rxq){.burst = control ? ctrlq_burst : rx.burst,
+                          .done = control ? ctrlq_done : rx.done,
                           .arm = queue_arm,
                           .disarm = queue_disarm,
                           .port = p,
@@ -74,6 +77,7 @@ void vhost_queue_free(struct vhost_queue *q)
 {
     if (q->role == VHOST_ROLE_RX)
         free(q->tx);
+    virtq_fini(&q->vq);
     free(q);
 }
 
@@ -92,9 +96,11 @@ void vhost_queue_set_call(struct vhost_queue *q, int fd)
 
 void vhost_queue_status_read(const struct vhost_queue *q, struct vhost_queue_status *out)
 {
+    uint16_t next = load_relaxed(&q->vq.next);
+    bool packed = q->vq.kind & VIRTQ_PACKED;
     *out = (struct vhost_queue_status){.reason = load_relaxed(&q->vq.reason),
-                                       .next_avail = load_relaxed(&q->vq.next),
-                                       .avail_idx = guest_load16(&q->vq.avail->idx),
+                                       .next_avail = next,
+                                       .avail_idx = packed ? next : guest_load16(&q->vq.avail->idx),
                                        .in_use = load_relaxed(&q->enabled),
                                        .calls_sent = load_relaxed(&q->calls_sent),
                                        .calls_spared = load_relaxed(&q->calls_spared)};
@@ -105,8 +111,8 @@ void vhost_queue_status_read(const struct vhost_queue *q, struct vhost_queue_sta
 void vhost_queue_publish(struct vhost_queue *q, struct breath *b)
 {
     struct counters *c = port_counters(&q->port->port, b);
-    virtq_publish(&q->vq);
-    if (virtq_wants_call(&q->vq)) {
+    virtq_publish(&q->vq, q->vq.kind);
+    if (virtq_wants_call(&q->vq, q->vq.kind)) {
         call_driver(q);
         counter_add(&c->notifications_sent, 1);
         counter_add(&q->calls_sent, 1);

@@ -8,7 +8,7 @@
 #ifndef VHOST_QUEUE_H
 #define VHOST_QUEUE_H
 
-#include "vhost/core/virtqueue.h"
+#include "vhost/core/ring.h"
 #include "vhost/core/vnet.h"
 
 /* A burst ends when it has read so many descriptors: more than BURST of the longest chains that
@@ -19,7 +19,7 @@ enum { BURST_DESCS = 4096 };
 struct vhost_rx {
     uint32_t count;            /* chains */
     uint32_t walked;           /* descriptors of long chains */
-    uint16_t heads[BURST];
+    struct virtq_elem elems[BURST];
     uint32_t bytes[BURST];
     bool gso[BURST];
 };
@@ -27,16 +27,44 @@ struct vhost_rx {
 /* PUT_CUT: as several packets.  PUT_TOO_BIG, within vhost_put.c: the ring will never have room. */
 enum vhost_put { PUT_DONE, PUT_CUT, PUT_DROPPED, PUT_FULL, PUT_TOO_BIG };
 
+/* A large frame of which some pieces were delivered before the ring ran full; next == 0: none. */
+struct vhost_cut {
+    uint32_t next;                   /* payload offset and number of the next piece */
+    uint32_t count;
+    const uint8_t *base;             /* by these it is known again */
+    uint32_t len_bytes;
+    uint16_t ingress;
+    uint8_t head[HEAD_BYTES];
+    uint64_t since_ns;
+};
+
+/* What became of a burst while the queue was held. */
+struct vhost_hold {
+    uint32_t taken;                  /* packets finished, delivered or dropped */
+    uint32_t delivered;
+    uint32_t gso;
+    uint64_t bytes;
+    bool full;
+};
+
+struct vhost_queue;
+/* Writes as many packets as one hold of the lock may, whatever has to be done for the receiver. */
+typedef void vhost_put_fn(struct vhost_queue *q, struct breath *b, struct packet *const *pkts,
+                          uint32_t n, struct vhost_hold *h);
+
 /* A guest's RX ring: room that was found for one packet, and the wait for more. */
 struct vhost_tx {
     struct trylock lock;
+    vhost_put_fn *put;
     uint32_t grants;                 /* vnet_grants() */
     bool guest_csum;
     bool mergeable;
-    bool gave_up;                    /* waited in vain; drops until avail_idx moves */
-    uint16_t waited_at;              /* avail_idx at that time */
+    bool gave_up;                    /* waited in vain; drops until there is a chain at waited_at */
+    uint16_t missing_at;             /* where the last PUT_FULL found none */
+    uint16_t waited_at;
     uint64_t waiting_since_ns;       /* 0: not waiting */
-    uint16_t heads[VIRTQ_MAX_SEGS];  /* the chains of one packet */
+    struct vhost_cut cut;
+    struct virtq_elem elems[VIRTQ_MAX_SEGS]; /* the chains of one packet */
     uint32_t sizes[VIRTQ_MAX_SEGS];
     struct segment segs[VIRTQ_MAX_SEGS];
 };
@@ -68,16 +96,21 @@ void vhost_queue_drop(struct vhost_queue *q, const struct breath *b, enum drop r
 /* Tells the control thread once that the ring broke. */
 void vhost_queue_report(struct vhost_queue *q);
 
-/* ---- vhost_rx.c, ctrlq.c: functions of struct rxq */
+/* ---- functions of struct rxq, by kind of ring: vhost_rx.c, ctrlq.c */
 
-uint32_t vhost_rx_burst(struct rxq *rxq, struct breath *b, struct packet **out, uint32_t max);
-void vhost_rx_done(struct rxq *rxq, struct breath *b, uint32_t n);
+struct vhost_rx_fns {
+    uint32_t (*burst)(struct rxq *rxq, struct breath *b, struct packet **out, uint32_t max);
+    void (*done)(struct rxq *rxq, struct breath *b, uint32_t n);
+};
+
+struct vhost_rx_fns vhost_rx_for(uint32_t kind);
 uint32_t ctrlq_burst(struct rxq *rxq, struct breath *b, struct packet **out, uint32_t max);
 void ctrlq_done(struct rxq *rxq, struct breath *b, uint32_t n);
 
 /* ---- vhost_put.c */
 
-/* Writes one packet to the ring, not yet published, whatever has to be done for the receiver. */
-enum vhost_put vhost_put_packet(struct vhost_queue *q, struct breath *b, struct packet *p);
+vhost_put_fn *vhost_put_for(uint32_t kind);
+/* Whether the frame was begun. */
+bool vhost_cut_is_of(const struct vhost_cut *cut, const struct packet *p);
 
 #endif

@@ -11,62 +11,74 @@
 #include "vhost/core/vhost_port.h"
 
 /* Beside enum drop. */
-enum { KEPT = -1, BROKEN = -2 };
+enum { KEPT = -1, NONE = -2 };
 
 enum {
     PREFETCH_AHEAD = 4,
+    DESCS_IN_LINE = CACHE_LINE / VIRTQ_DESC_BYTES,
     SHORTEST_FRAME = 14,                           /* addresses and type */
     CHAIN_SEGMENTS = MAX_SEGMENTS + VNET_MAX_BYTES /* a byte of header in each of the first */
 };
 
-static int describe(struct vhost_queue *q, uint16_t head, struct segment *segs, struct packet *p);
-static uint32_t burst_nothing(struct vhost_queue *q, struct breath *b, uint32_t n);
+EACH_KIND int describe(struct vhost_queue *q, uint32_t kind, uint16_t at, struct segment *segs,
+                       struct packet *p, struct virtq_elem *elem);
+static uint32_t burst_nothing(struct vhost_queue *q, struct breath *b, uint32_t max);
 
-uint32_t vhost_rx_burst(struct rxq *rxq, struct breath *b, struct packet **out, uint32_t max)
+EACH_KIND void prefetch_descs(const struct virtq *vq, uint32_t kind, uint32_t n)
+{
+    uint32_t step = kind & VIRTQ_PACKED ? DESCS_IN_LINE : 1;
+    for (uint32_t i = 0; i < n; i += step)
+        virtq_prefetch_desc(vq, kind, virtq_ahead(vq, kind, vq->next, (uint16_t)i));
+}
+
+EACH_KIND uint32_t burst(struct rxq *rxq, struct breath *b, struct packet **out, uint32_t max,
+                         uint32_t kind)
 {
     struct vhost_queue *q = CONTAINER_OF(rxq, struct vhost_queue, rxq);
+    struct virtq *vq = &q->vq;
     struct vhost_rx *rx = &q->rx;
-    uint32_t n = min_u32(min_u32(virtq_available(&q->vq), max), BURST);
+    uint32_t n = virtq_usable(vq) ? virtq_at_most(vq, kind, min_u32(max, BURST)) : 0;
     uint32_t count = 0, dropped = 0, segs = 0, bytes = 0;
     if (n == 0 || unlikely(!load_relaxed(&q->enabled)))
         return burst_nothing(q, b, n);
-    for (uint32_t i = 0; i < n; i++) {
-        rx->heads[i] = virtq_head(&q->vq, i);
-        virtq_prefetch_desc(&q->vq, rx->heads[i]);
-    }
+    prefetch_descs(vq, kind, n);
     rx->walked = 0;
+    uint16_t at = vq->next;
     for (uint32_t i = 0; i < n && bytes < RX_BURST_BYTES && rx->walked < BURST_DESCS &&
                          segs + CHAIN_SEGMENTS <= SEGMENT_POOL; i++) {
         if (i + PREFETCH_AHEAD < n)
-            virtq_prefetch_buffer(&q->vq, rx->heads[i + PREFETCH_AHEAD], false);
+            virtq_prefetch_buffer(vq, kind, virtq_ahead(vq, kind, at, PREFETCH_AHEAD), false);
         struct packet *p = &b->packets[count];
-        int reason = describe(q, rx->heads[i], b->segs + segs, p);
+        struct virtq_elem elem;
+        int reason = describe(q, kind, at, b->segs + segs, p, &elem);
         if (unlikely(reason != KEPT)) {
-            if (count > 0 || reason == BROKEN)
+            if (count > 0 || reason == NONE)
                 break;
-            virtq_put_used(&q->vq, rx->heads[i], 0);
+            virtq_put_read(vq, kind, &elem, 1);
+            at = vq->next;
             vhost_queue_drop(q, b, (enum drop)reason, 1);
             rxq->sent >>= 1; /* the bits are of the chains behind it */
             dropped++;
             continue;
         }
         p->ingress = rxq->port->id;
-        rx->heads[count] = rx->heads[i];
+        rx->elems[count] = elem;
         rx->bytes[count] = p->len_bytes;
         rx->gso[count] = p->gso_type != GSO_NONE;
         out[count++] = p;
         segs = (uint32_t)(p->segs - b->segs) + p->segs_count;
         bytes += p->len_bytes;
+        at = virtq_after(vq, kind, at, elem);
     }
     if (unlikely(dropped > 0))
         vhost_queue_publish(q, b);
-    if (unlikely(virtq_broken(&q->vq)))
+    if (unlikely(virtq_broken(vq)))
         vhost_queue_report(q);
     rx->count = count;
     return count;
 }
 
-void vhost_rx_done(struct rxq *rxq, struct breath *b, uint32_t n)
+EACH_KIND void done(struct rxq *rxq, struct breath *b, uint32_t n, uint32_t kind)
 {
     struct vhost_queue *q = CONTAINER_OF(rxq, struct vhost_queue, rxq);
     struct counters *c = port_counters(rxq->port, b);
@@ -74,8 +86,8 @@ void vhost_rx_done(struct rxq *rxq, struct breath *b, uint32_t n)
     ASSERT(n <= q->rx.count);
     if (n == 0)
         return;
+    virtq_put_read(&q->vq, kind, q->rx.elems, n);
     for (uint32_t i = 0; i < n; i++) {
-        virtq_put_used(&q->vq, q->rx.heads[i], 0);
         bytes += q->rx.bytes[i];
         gso += q->rx.gso[i];
     }
@@ -86,20 +98,52 @@ void vhost_rx_done(struct rxq *rxq, struct breath *b, uint32_t n)
     counter_add(&c->rx_gso_packets, gso);
 }
 
+#define INSTANCE(name, kind)                                                                 \
+    static uint32_t burst_##name(struct rxq *q, struct breath *b, struct packet **out,       \
+                                 uint32_t max)                                               \
+    {                                                                                        \
+        return burst(q, b, out, max, kind);                                                  \
+    }                                                                                        \
+    static void done_##name(struct rxq *q, struct breath *b, uint32_t n)                     \
+    {                                                                                        \
+        done(q, b, n, kind);                                                                 \
+    }
+
+INSTANCE(split, VIRTQ_SPLIT)
+INSTANCE(packed, VIRTQ_PACKED)
+INSTANCE(split_in_order, VIRTQ_SPLIT | VIRTQ_IN_ORDER)
+INSTANCE(packed_in_order, VIRTQ_PACKED | VIRTQ_IN_ORDER)
+
+struct vhost_rx_fns vhost_rx_for(uint32_t kind)
+{
+    static const struct vhost_rx_fns fns[] = {
+        [VIRTQ_SPLIT] = {burst_split, done_split},
+        [VIRTQ_PACKED] = {burst_packed, done_packed},
+        [VIRTQ_SPLIT | VIRTQ_IN_ORDER] = {burst_split_in_order, done_split_in_order},
+        [VIRTQ_PACKED | VIRTQ_IN_ORDER] = {burst_packed_in_order, done_packed_in_order}};
+    return fns[kind & (VIRTQ_PACKED | VIRTQ_IN_ORDER)];
+}
+
 /* Broken, empty, or started but disabled: the last one's frames are taken and dropped, as the
  * vhost-user specification has it under "Ring states". */
-static uint32_t burst_nothing(struct vhost_queue *q, struct breath *b, uint32_t n)
+static uint32_t burst_nothing(struct vhost_queue *q, struct breath *b, uint32_t max)
 {
+    struct virtq *vq = &q->vq;
+    struct virtq_buffers buffers;
+    uint32_t n = 0;
     q->rx.count = 0;
-    if (unlikely(virtq_broken(&q->vq)))
+    for (uint32_t walked = 0; n < max && walked < BURST_DESCS; n++, walked += buffers.walked) {
+        if (virtq_chain(vq, vq->kind, vq->next, VIRTQ_READABLE, NULL, 0, &buffers) != VIRTQ_CHAIN)
+            break;
+        virtq_put_read(vq, vq->kind, &buffers.elem, 1);
+    }
+    if (n > 0) {
+        vhost_queue_publish(q, b);
+        q->rxq.sent = n < BURST ? q->rxq.sent >> n : 0;
+        vhost_queue_drop(q, b, DROP_DISABLED_QUEUE, n);
+    }
+    if (unlikely(virtq_broken(vq)))
         vhost_queue_report(q);
-    if (n == 0)
-        return 0;
-    for (uint32_t i = 0; i < n; i++)
-        virtq_put_used(&q->vq, virtq_head(&q->vq, 0), 0);
-    vhost_queue_publish(q, b);
-    q->rxq.sent = n < BURST ? q->rxq.sent >> n : 0;
-    vhost_queue_drop(q, b, DROP_DISABLED_QUEUE, n);
     return 0;
 }
 
@@ -145,14 +189,16 @@ static int offloads(struct packet *p, const uint8_t *header)
     return vnet_read(header, p) && pkt_offload_ok(p) ? KEPT : DROP_BAD_OFFLOAD;
 }
 
-/* A chain of several buffers, or a wrong one. */
-static int describe_chain(struct vhost_queue *q, uint16_t head, struct segment *segs,
-                          struct packet *p)
+/* A chain of several buffers, a wrong one, or none. */
+static int describe_chain(struct vhost_queue *q, uint16_t at, struct segment *segs,
+                          struct packet *p, struct virtq_elem *elem)
 {
     struct virtq_buffers buffers;
     uint8_t header[VNET_MAX_BYTES];
-    if (!virtq_chain(&q->vq, head, VIRTQ_READABLE, segs, CHAIN_SEGMENTS, &buffers))
-        return BROKEN;
+    if (virtq_chain(&q->vq, q->vq.kind, at, VIRTQ_READABLE, segs, CHAIN_SEGMENTS, &buffers) !=
+        VIRTQ_CHAIN)
+        return NONE;
+    *elem = buffers.elem;
     q->rx.walked += buffers.walked;
     if (buffers.too_many)
         return DROP_SEGMENTS;
@@ -168,13 +214,15 @@ static int describe_chain(struct vhost_queue *q, uint16_t head, struct segment *
     return (header[0] & 1) | header[1] ? offloads(p, header) : KEPT;
 }
 
-/* The chain at head as packet p with its segments at segs: KEPT, BROKEN or an enum drop. */
-static int describe(struct vhost_queue *q, uint16_t head, struct segment *segs, struct packet *p)
+/* The chain at a position as packet p with its segments at segs: KEPT, NONE when there is none or
+ * it broke the ring, or an enum drop. */
+EACH_KIND int describe(struct vhost_queue *q, uint32_t kind, uint16_t at, struct segment *segs,
+                       struct packet *p, struct virtq_elem *elem)
 {
     uint32_t len_bytes, frame_bytes;
-    uint8_t *base = virtq_single(&q->vq, head, 0, &len_bytes);
+    uint8_t *base = virtq_single(&q->vq, kind, at, 0, &len_bytes, elem);
     if (unlikely(base == NULL || len_bytes < q->header_bytes + SHORTEST_FRAME))
-        return describe_chain(q, head, segs, p);
+        return describe_chain(q, at, segs, p, elem);
     frame_bytes = len_bytes - q->header_bytes;
     if (unlikely(frame_bytes > MAX_FRAME_BYTES))
         return DROP_OVERSIZE;

@@ -4,20 +4,12 @@
  * TX_WAIT_NS; then they are dropped, and so is everything else at once until the guest adds
  * buffers, so a dead guest costs its neighbours one wait.
  *
- * Untrusted:  see vhost_put.c for what is written; here only avail->idx.
+ * Untrusted:  see vhost_put.c; here nothing is read.
  * Threads:    any worker.  One lock at a time, for at most TX_HOLD_BYTES.
  */
 #include "vhost/core/vhost_port.h"
 
 enum { LOCK_TRIES = 1000 }; /* of a caller that cannot come again: some 20 us, longer than a hold */
-
-struct hold {
-    uint32_t taken;      /* packets finished, delivered or dropped */
-    uint32_t delivered;
-    uint32_t gso;
-    uint64_t bytes;
-    bool full;
-};
 
 static bool lock_queue(struct vhost_tx *tx, uint32_t flags)
 {
@@ -37,7 +29,7 @@ static bool may_wait(struct vhost_queue *q, const struct breath *b, uint32_t fla
     struct vhost_tx *tx = q->tx;
     if (!(flags & TX_MAY_WAIT) || virtq_broken(&q->vq))
         return false;
-    if (tx->gave_up && tx->waited_at == q->vq.avail_idx)
+    if (tx->gave_up && tx->waited_at == tx->missing_at)
         return false;
     if (tx->gave_up || tx->waiting_since_ns == 0) {
         tx->gave_up = false;
@@ -47,35 +39,9 @@ static bool may_wait(struct vhost_queue *q, const struct breath *b, uint32_t fla
     if (b->now_ns - tx->waiting_since_ns < TX_WAIT_NS)
         return true;
     tx->gave_up = true;
-    tx->waited_at = q->vq.avail_idx;
+    tx->waited_at = tx->missing_at;
     tx->waiting_since_ns = 0;
     return false;
-}
-
-/* Writes as many packets as one hold of the lock may. */
-static void hold_queue(struct vhost_queue *q, struct breath *b, struct packet *const *pkts,
-                       uint32_t n, struct hold *h)
-{
-    uint16_t before = q->vq.used_idx;
-    for (; h->taken < n && h->bytes < TX_HOLD_BYTES; h->taken++) {
-        struct packet *p = pkts[h->taken];
-        uint64_t bytes = p->len_bytes;
-        enum vhost_put put = vhost_put_packet(q, b, p);
-        if (unlikely(put == PUT_FULL)) {
-            h->full = true;
-            break;
-        }
-        if (likely(put <= PUT_CUT)) {
-            h->delivered++;
-            h->gso += put == PUT_DONE && p->gso_type != GSO_NONE;
-            h->bytes += bytes;
-        }
-    }
-    if (likely(q->vq.used_idx != before)) {
-        q->tx->waiting_since_ns = 0;
-        q->tx->gave_up = false;
-        vhost_queue_publish(q, b);
-    }
 }
 
 static struct vhost_queue *choose_queue(const struct vhost_port *vp, const struct breath *b)
@@ -98,15 +64,17 @@ uint32_t vhost_port_tx(struct port *p, struct breath *b, struct packet *const *p
         return n;
     }
     while (taken < n) {
-        struct hold h = {0};
+        struct vhost_hold h = {0};
         if (!lock_queue(q->tx, flags)) {
             if (flags & TX_MAY_WAIT)
                 break;
             vhost_queue_drop(q, b, DROP_RING_FULL, n - taken);
             return n;
         }
-        hold_queue(q, b, pkts + taken, n - taken, &h);
+        q->tx->put(q, b, pkts + taken, n - taken, &h);
         bool wait = h.full && may_wait(q, b, flags);
+        if (unlikely(h.full && !wait && vhost_cut_is_of(&q->tx->cut, pkts[taken + h.taken])))
+            q->tx->cut.next = 0;
         if (unlikely(virtq_broken(&q->vq)))
             vhost_queue_report(q);
         trylock_give(&q->tx->lock);

@@ -1,0 +1,113 @@
+/* packed.c - walks the chains of a packed ring, and takes up where a former process left off.
+ *
+ * Untrusted, Threads: see packed.h.
+ * Source:     virtio 1.2, section 2.8.
+ */
+#include "vhost/core/packed.h"
+
+/* All descriptors of the table, in order; NEXT says nothing here (2.8.7).
+ *
+ * SPEC: nor do we look at WRITE where the ring itself says which way its buffers go.  DPDK's
+ * driver leaves the bit set in tables of its transmit ring. */
+static bool walk_table(struct virtq_walk *w, const struct virtq_desc *first)
+{
+    struct virtq *q = w->q;
+    struct virtq_table table;
+    if (!virtq_table_open(q, first, &table))
+        return false;
+    for (uint32_t i = 0; i < table.count; i++) {
+        _Alignas(8) uint8_t copy[VIRTQ_DESC_BYTES];
+        const uint8_t *p = virtq_table_at(q, &table, i, copy);
+        if (p == NULL)
+            return false;
+        struct virtq_desc d = packed_desc_at(p);
+        if (d.flags & VIRTQ_DESC_INDIRECT)
+            return virtq_broken_by(q, VIRTQ_INDIRECT_NESTED);
+        if (w->direction != VIRTQ_BOTH)
+            d.flags = w->direction == VIRTQ_WRITABLE ? VIRTQ_DESC_WRITE : 0;
+        if (!virtq_walk_buffer(w, &d))
+            return false;
+    }
+    return true;
+}
+
+/* The driver makes the first descriptor available last, so the others have to be by then. */
+static enum virtq_found walk_chain(struct virtq_walk *w, uint16_t at)
+{
+    struct virtq *q = w->q;
+    for (uint32_t i = 0; i < q->num; i++) {
+        struct virtq_desc d = packed_desc_at(packed_desc(q, at));
+        if ((d.flags & (PACKED_AVAIL | PACKED_USED)) != packed_available_bits(at)) {
+            if (i == 0)
+                return VIRTQ_NO_CHAIN;
+            virtq_break(q, VIRTQ_NEXT_UNAVAILABLE);
+            return VIRTQ_BROKEN;
+        }
+        w->out->descs++;
+        /* The id is the last one's (2.8.6); it means nothing to us but comes back as it is. */
+        w->out->elem = (struct virtq_elem){.id = d.next, .slots = (uint16_t)w->out->descs};
+        if (d.flags & VIRTQ_DESC_INDIRECT)
+            return walk_table(w, &d) ? VIRTQ_CHAIN : VIRTQ_BROKEN;
+        if (!virtq_walk_buffer(w, &d))
+            return VIRTQ_BROKEN;
+        if (!(d.flags & VIRTQ_DESC_NEXT))
+            return VIRTQ_CHAIN;
+        at = packed_after(q, at, 1);
+    }
+    virtq_break(q, VIRTQ_LOOP);
+    return VIRTQ_BROKEN;
+}
+
+enum virtq_found packed_chain(struct virtq *q, uint16_t at, enum virtq_direction direction,
+                              struct segment *segs, uint32_t max, struct virtq_buffers *out)
+{
+    struct virtq_walk w = {.q = q, .direction = direction, .segs = segs, .max = max, .out = out};
+    *out = (struct virtq_buffers){0};
+    return walk_chain(&w, at);
+}
+
+void packed_begin(struct virtq *q)
+{
+    struct vhost_ring_state *s = q->state;
+    store_relaxed(&s->position, q->next);
+    store_relaxed(&s->last, VHOST_NO_SLOT);
+    store_release(&s->count, 0); /* pairs with packed_resume of another process */
+}
+
+/* Whether a descriptor was used in the round of this position, or the driver had it back since. */
+static bool shows_used(const struct virtq *q, uint16_t at)
+{
+    uint16_t flags = guest_load16(packed_desc(q, at) + 14);
+    return ((flags & PACKED_USED) != 0) == ((at & PACKED_WRAP) != 0);
+}
+
+/* The file may be of another ring, or of another version of us. */
+static bool state_fits(const struct virtq *q, uint32_t count)
+{
+    const struct vhost_ring_state *s = q->state;
+    bool fits = count <= VHOST_STATE_USED && (s->position & PACKED_SLOT) < q->num &&
+                (s->next_position & PACKED_SLOT) < q->num &&
+                (s->last == VHOST_NO_SLOT || (s->last & PACKED_SLOT) < q->num);
+    for (uint32_t i = 0; fits && i < count; i++)
+        fits = (s->used[i].slot & PACKED_SLOT) < q->num;
+    return fits;
+}
+
+bool packed_resume(struct virtq *q)
+{
+    struct vhost_ring_state *s = q->state;
+    uint32_t count = load_acquire(&s->count); /* pairs with packed_publish */
+    if (!state_fits(q, count))
+        return false;
+    if (s->last != VHOST_NO_SLOT && !shows_used(q, (uint16_t)s->last))
+        return false; /* the driver began anew */
+    if (count > 0) {
+        if (!shows_used(q, s->used[0].slot)) /* written last, so the driver has seen none */
+            packed_write_batch(q, count);
+        store_release(&s->last, s->used[count - 1].slot); /* pairs with ourselves, the next time */
+        store_release(&s->position, s->next_position);
+        store_release(&s->count, 0);
+    }
+    q->next = s->position;
+    return true;
+}
