@@ -44,14 +44,18 @@ def seeds() -> Iterator[bytes]:
     ip = bytes.fromhex("4500 0056 0001 4000 4006 0000 0a050001 0a050002".replace(" ", ""))
     offload = bytes.fromhex("01010000100022001000 0000".replace(" ", ""))
     tcp = bytes(12) + b"\x50\x10" + bytes(6)
-    large = write(8192 + 6 * 4096, offload + mac + ip + tcp + bytes(46)) + plain
+    whole = describe(TX, 0, PLACE, 112) + offer(TX, 0)
+    large = write(8192 + 6 * 4096, offload + mac + ip + tcp + bytes(46)) + whole
+    datagrams = bytes.fromhex("01050000100022000600 0000".replace(" ", ""))
+    udp = ip[:9] + b"\x11" + ip[10:] + bytes.fromhex("0001000200420000")
+    many = write(8192 + 6 * 4096, datagrams + mac + udp + bytes(58)) + whole
     command = (
         describe(CONTROL, 0, PLACE, 4, flags=NEXT, then=1)
         + describe(CONTROL, 1, PLACE + 0x800, 1, flags=WRITE)
         + offer(CONTROL, 0)
     )
     for features in (0, ALL_FEATURES, ALL_FEATURES | MUTATE):
-        for shape in (plain, chain, indirect, large, command):
+        for shape in (plain, chain, indirect, large, many, command):
             yield bytes([features]) + room + shape + MOVE + room + MOVE
 
 

@@ -222,7 +222,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const uint64_t bits[] = {VIRTQ_F_INDIRECT_DESC, VIRTQ_F_EVENT_IDX,
                                     VNET_F_MRG_RXBUF | VNET_F_VERSION_1,
-                                    VNET_F_GUEST_CSUM | VNET_F_GUEST_TSO4 | VNET_F_GUEST_TSO6};
+                                    VNET_F_GUEST_CSUM | VNET_F_GUEST_TSO4 | VNET_F_GUEST_TSO6 |
+                                        VNET_F_GUEST_USO4 | VNET_F_GUEST_USO6};
     struct vhost_queue *queues[RINGS];
     uint64_t features = 0;
     if (port == NULL)

@@ -217,6 +217,32 @@ def test_a_port_offers_what_its_configuration_allows(allowed: tuple[str, ...]) -
         front.boot(MERGEABLE | (offered & sum(OFFLOADS.values())))
 
 
+def test_one_frame_for_receivers_of_every_kind() -> None:
+    """Flooded: what is completed for one must not harm what the next one gets."""
+    everybody = b"\xff" * 6 + mac(A)
+    with VhostBox(1 + len(KINDS)) as box:
+        sender = box.front(0)
+        sender.boot(MERGEABLE | USO.host)
+        guests = {}
+        for number, (name, kind) in enumerate(KINDS.items(), 1):
+            guests[name] = box.front(number)
+            guests[name].boot(MERGEABLE | kind.guest)
+        for protocol in (TCP, UDP):
+            flow = Flow(everybody, 6, protocol)
+            for guest in guests.values():
+                guest.post(30)
+            send(sender, USO, flow)
+            send(sender, CSUM, flow)
+            box.settle()
+            for name, guest in guests.items():
+                frames = guest.received()
+                large = (6, protocol) in KINDS[name].large
+                first = 1 if large else len(frames) // 2
+                for part in (frames[:first], frames[first:]):
+                    check(flow, receive(flow, SEQ, part))
+                assert receive(flow, SEQ, frames[:1]).large == large
+
+
 # ---- taps
 
 
