@@ -37,7 +37,7 @@ def parser() -> Parser:
         )
         return made
 
-    def asking(parent: Any, name: str, summary: str, asked: str) -> None:
+    def asking(parent: Any, name: str, summary: str, asked: str) -> Parser:
         made = command(parent, name, summary)
         made.add_argument(
             "--control",
@@ -47,6 +47,7 @@ def parser() -> Parser:
         )
         made.add_argument("--json", action="store_true", help="print JSON")
         made.set_defaults(run=run_asking, asked=asked)
+        return made
 
     made = command(commands, "run", "run a configuration, in the foreground")
     made.add_argument("file", metavar="FILE")
@@ -59,6 +60,9 @@ def parser() -> Parser:
     asking(commands, "ports", "ports and their state", "ports")
     asking(commands, "fdb", "MAC addresses and the ports they are behind", "fdb")
     asking(commands, "stats", "all counters, drops by reason", "stats")
+    made = asking(commands, "top", "workers and queues, every second", "top")
+    made.add_argument("--once", action="store_true", help="print one table, and end")
+    made.set_defaults(run=run_top)
     made = command(commands, "keygen", "make a key")
     made.add_argument(
         "file",
@@ -112,6 +116,13 @@ def run_asking(args: argparse.Namespace) -> int:
         view: Callable[[Any], str] = getattr(views, args.asked.replace(" ", "_"))
         print(view(answer))
     return 0
+
+
+def run_top(args: argparse.Namespace) -> int:
+    from vswitch import top  # noqa: PLC0415 - as above
+    from vswitch.control import ask  # noqa: PLC0415 - as above
+
+    return top.run(lambda: ask(args.control, args.asked), once=args.once, as_json=args.json)
 
 
 def run_keygen(args: argparse.Namespace) -> int:

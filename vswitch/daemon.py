@@ -96,6 +96,7 @@ class Daemon:
                 "ports": self._report.ports,
                 "fdb": self._report.fdb,
                 "stats": self._report.stats,
+                "top": self._report.top,
                 "mesh peers": self._report.mesh_peers,
                 "mesh routes": self._report.mesh_routes,
             },

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from mesh.identity import encode_key
 from vswitch import core
 from vswitch.model import Port, TapPort, VhostUserPort
-from vswitch.state import router_mac
+from vswitch.state import MESH, PortName, router_mac
 from vswitch.switch import Switch
 
 VERSION = version("meshswitch")
@@ -105,6 +105,32 @@ class Report:
             rows.append(port_stats("", "mesh", state.mesh.plug.c_port, []))
         return {"ports": rows, "workers": [thread.status() for thread in self._switch.workers]}
 
+    def top(self) -> Row:
+        """What vsw top compares with the next answer."""
+        switch = self._switch
+        drops = {
+            name: sum(core.port_counters(attached.plug.c_port).drops.values())
+            for name, attached in switch.state.ports.items()
+        }
+        rows = [
+            queue_row(name, number, switch.worker_of(rxq), rxq, drops[name])
+            for name, number, rxq in switch.queues()
+        ]
+        mesh = switch.state.mesh
+        if mesh is not None:
+            dropped = sum(core.port_counters(mesh.plug.c_port).drops.values())
+            lanes = [(w, rxq) for w, rxqs in enumerate(mesh.plug.c_rxqs) for rxq in rxqs]
+            rows += [
+                queue_row(MESH, lane, worker, rxq, dropped)
+                for lane, (worker, rxq) in enumerate(lanes)
+            ]
+        return {
+            "now_ns": time.monotonic_ns(),
+            "timed_every": core.TIMED_EVERY,
+            "workers": [thread.status() for thread in switch.workers],
+            "queues": rows,
+        }
+
     def mesh_peers(self) -> list[Row]:
         mesh = self._switch.state.mesh
         return mesh.plug.status() if mesh is not None else []
@@ -147,6 +173,18 @@ def queue_stats(status: Row) -> list[Row]:
         return []
     keys = ("index", "role", "kicks", "calls_sent", "calls_spared", "drops")
     return [{key: queue[key] for key in keys} for queue in queues if "drops" in queue]
+
+
+def queue_row(name: PortName, number: int, worker: int, rxq: object, port_drops: int) -> Row:
+    bridge, port = name
+    return {
+        "bridge": bridge,
+        "port": port,
+        "queue": number,
+        "worker": worker,
+        **core.rxq_counters(rxq),
+        "port_drops": port_drops,
+    }
 
 
 def type_of(port: Port) -> str:

@@ -170,7 +170,7 @@ def test_a_wrong_command_line(arguments: list[str], capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     "command",
-    [["status"], ["ports"], ["fdb"], ["stats"], ["mesh", "peers"], ["mesh", "routes"]],
+    [["status"], ["ports"], ["fdb"], ["stats"], ["top"], ["mesh", "peers"], ["mesh", "routes"]],
     ids=" ".join,
 )
 def test_no_daemon(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
