@@ -4,6 +4,7 @@ Every class holds what C borrows and frees it in close().  What other packages p
 C leaves as `object`.
 """
 
+import os
 from dataclasses import dataclass
 
 import _dataplane
@@ -15,6 +16,7 @@ from vhost.rings import RingSpec
 ffi = _dataplane.ffi
 lib = _dataplane.lib
 
+RING_STATE_BYTES: int = ffi.sizeof("struct vhost_ring_state")
 _ROLES = {
     "rx": lib.VHOST_ROLE_RX,
     "tx": lib.VHOST_ROLE_TX,
@@ -97,6 +99,7 @@ class Memory:
 
     def __init__(self, port: Port, specs: list[RegionSpec]) -> None:
         self._regions: list[object] = []
+        self._files: list[tuple[int, int]] = []
         self.specs = tuple(specs)
         self.table = lib.mem_table_new()
         if self.table == ffi.NULL:
@@ -116,7 +119,16 @@ class Memory:
         )
         _check(rc, what)
         self._regions.append(out[0])
+        found = os.fstat(spec.fd)
+        self._files.append((found.st_dev, found.st_ino))
         _check(lib.mem_table_add(self.table, out[0]), what)
+
+    def locate(self, user: int) -> tuple[int, int, int] | None:
+        """Device, inode and offset of the byte at a front-end's address."""
+        for spec, (device, inode) in zip(self.specs, self._files, strict=True):
+            if spec.user <= user < spec.user + spec.size_bytes:
+                return device, inode, spec.offset + user - spec.user
+        return None
 
     def nodes(self) -> list[int | None]:
         """NUMA node of each region's first byte, in the order of specs; None: unknown."""

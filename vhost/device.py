@@ -4,6 +4,7 @@ A ring goes into service by being listed and published, and out of it by being u
 and waited for; only then is anything of it changed or freed.
 """
 
+import logging
 import os
 import stat
 from collections.abc import Sequence
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Protocol
 
 from vhost.core import Memory, Port, Queue
-from vhost.errors import CoreError, LocalError, RefusedError
-from vhost.messages import RegionSpec
+from vhost.errors import CoreError, LocalError, RefusedError, StateFileError
+from vhost.messages import Feature, RegionSpec
 from vhost.rings import RingSpec
+from vhost.statefile import Place, RingKey, StateFile
+
+log = logging.getLogger(__name__)
 
 ANONYMOUS = 0  # what fstat() calls an eventfd
 
@@ -43,6 +47,8 @@ class CoreDevice:
         self.queues: dict[int, Queue] = {}
         self._kicks_before: dict[int, int] = {}  # counted before the ring started
         self._nodes: tuple[int | None, ...] = ()
+        self.states: StateFile | None = None
+        self.notes: dict[int, str] = {}  # what became of rings that had a record
 
     # ---- rings.Device
 
@@ -71,6 +77,11 @@ class CoreDevice:
 
     def stop_ring(self, index: int) -> int:
         return self._retire([index])[index]
+
+    def forget_ring(self, index: int) -> None:
+        if self.states is not None:
+            self.states.forget(index)
+        self.notes.pop(index, None)
 
     def enable_ring(self, index: int, enabled: bool) -> None:
         queue = self.queues[index]
@@ -139,10 +150,33 @@ class CoreDevice:
             raise RefusedError(f"ring {spec.index} has no memory")
         _prepare_call(spec.call_fd)
         try:
-            self.queues[spec.index] = Queue(self._port, memory, spec)
+            queue = Queue(self._port, memory, self._with_state(spec, memory))
         except CoreError as error:
             raise RefusedError(str(error)) from error
+        if self.states is not None and queue.spec.state is not None:
+            self.states.confirm(spec.index)
+        self.queues[spec.index] = queue
         self._kicks_before[spec.index] = _event_count(spec.kick_fd) or 0
+
+    def _with_state(self, spec: RingSpec, memory: Memory) -> RingSpec:
+        """With the ring's record, when it is of a kind that needs one.
+
+        A record of the same ring is gone on from, also when the ring only restarts.
+        """
+        places = [memory.locate(user) for user in (spec.desc, spec.avail, spec.used)]
+        if self.states is None or not spec.features & Feature.RING_PACKED or None in places:
+            return replace(spec, state=None, resume=False)
+        try:
+            lost = self.states.claim(
+                spec.index, RingKey(spec.num, *(Place(*place) for place in places if place))
+            )
+        except StateFileError as error:
+            self.notes[spec.index] = f"packed ring {spec.index} cannot outlive the switch: {error}"
+            return replace(spec, state=None, resume=False)
+        if lost:
+            self.notes[spec.index] = f"packed ring {spec.index} begins anew: {lost}"
+            log.warning("%s", self.notes[spec.index])
+        return replace(spec, state=self.states.record(spec.index), resume=lost is None)
 
     def _retire(self, indices: Sequence[int]) -> dict[int, int]:
         """Take rings out of service and free them; returns where each would go on."""

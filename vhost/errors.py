@@ -23,6 +23,10 @@ class RefusedError(VhostError):
     """A well-formed request that cannot be done; answered so when the front-end wants answers."""
 
 
+class StateFileError(VhostError):
+    """A port's state file cannot be had; the port works without."""
+
+
 class CoreError(VhostError):
     """A C function failed.
 

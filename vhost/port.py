@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from vhost import messages as m
 from vhost import sockets
 from vhost.backend import Backend
-from vhost.core import Port
+from vhost.core import RING_STATE_BYTES, Port
 from vhost.device import CoreDevice, Switch
-from vhost.errors import DisconnectedError, RemoteError, VhostError
+from vhost.errors import DisconnectedError, RemoteError, StateFileError, VhostError
 from vhost.messages import Feature, Header
 from vhost.server import Connection
+from vhost.statefile import Negotiated, StateFile, file_name
 from vhost.status import connection_status
 
 __all__ = ["Switch", "VhostConfig", "VhostPort"]
@@ -32,6 +33,7 @@ class VhostConfig:
     """mtu_bytes: told to the guest.  mac: 6 bytes, told to the guest; None: it chooses its own.
 
     offloads: names of messages.OFFLOADS that the guest may use.
+    state_folder: for what has to outlive us; None: nothing does.
     """
 
     path: str
@@ -41,6 +43,7 @@ class VhostConfig:
     socket_group: str | None = None
     mac: bytes | None = None
     offloads: tuple[str, ...] = tuple(m.OFFLOADS)
+    state_folder: str | None = None
 
 
 class VhostPort:
@@ -70,6 +73,9 @@ class VhostPort:
         self._connections = 0
         self._last_step = ""  # of the last connection
         self._broken: dict[int, str] = {}
+        self._notes: list[str] = []
+        self._features_lost = ""
+        self._negotiated = Negotiated()
 
     @property
     def numa_node(self) -> int | None:
@@ -81,6 +87,7 @@ class VhostPort:
     def start(self) -> None:
         """Begin to listen or connect.  Raises VhostError when it can never work."""
         config = self.config
+        self._open_states()
         if config.mode == "server":
             self._listener = sockets.listen(config.path, config.socket_mode, config.socket_group)
             self._await_front_end()
@@ -89,6 +96,16 @@ class VhostPort:
             self._state = "connecting"
             self._connect()
         self._loop.add_reader(self._port.event_fd, self._on_event)
+
+    def _open_states(self) -> None:
+        if self.config.state_folder is None:
+            return
+        path = os.path.join(self.config.state_folder, file_name(self.config.path))
+        try:
+            socket_path = os.path.abspath(self.config.path)
+            self._device.states = StateFile(path, socket_path, RING_STATE_BYTES)
+        except StateFileError as error:
+            self._note(f"{error}: packed rings will not outlive the switch")
 
     def close(self) -> None:
         """The port must not be in any snapshot that is published after this."""
@@ -105,6 +122,8 @@ class VhostPort:
             self._loop.remove_reader(self._port.event_fd)
         self._state = "stopped"
         self._device.retire_port()
+        if self._device.states is not None:
+            self._device.states.close()
         self._port.close()
 
     # ---- connections
@@ -145,6 +164,8 @@ class VhostPort:
             offered |= Feature.MAC
         self._port.reset()
         self._broken = {}
+        self._device.notes.clear()
+        self._compare_features(offered)
         self._backend = Backend(
             device=self._device,
             offered=offered,
@@ -157,6 +178,33 @@ class VhostPort:
         self._reason = ""
         log.info("%s: %s: front-end connected", self.name, self.config.path)
         self._loop.add_reader(self._connection.fileno(), self._on_readable)
+
+    def _compare_features(self, offered: int) -> None:
+        """A front-end whose guest took features from a switch before us insists on them; that
+        it goes away again, and why, can only be said here."""
+        states = self._device.states
+        self._features_lost = ""
+        if states is None or not (lost := states.negotiated.features & ~offered):
+            return
+        names = ", ".join(m.feature_names(lost))
+        self._features_lost = (
+            f"a guest here took {names} from a former switch, which this one does not offer: "
+            "its VMM may refuse us until the VM is restarted, or that switch is back"
+        )
+        log.warning("%s: %s", self.name, self._features_lost)
+
+    def _remember_features(self, backend: Backend) -> None:
+        states = self._device.states
+        if states is None or not self._device.queues:
+            return
+        now = Negotiated(backend.offered, backend.features, backend.protocol_features)
+        if now != self._negotiated:
+            self._negotiated = states.negotiated = now
+            self._features_lost = ""
+
+    def _note(self, text: str) -> None:
+        log.warning("%s: %s", self.name, text)
+        self._notes.append(text)
 
     def _on_readable(self) -> None:
         assert self._connection is not None
@@ -172,6 +220,7 @@ class VhostPort:
         assert self._connection is not None
         log.debug("%s: %s: %s", self.name, m.request_name(header.request), payload[:40].hex())
         self._backend.receive_message(header, payload, fds)
+        self._remember_features(self._backend)
         self._connection.send(self._backend.replies_to_send())
         if self._connection.has_unsent:
             self._loop.add_writer(self._connection.fileno(), self._on_writable)
@@ -188,13 +237,16 @@ class VhostPort:
 
     def _lose(self, reason: str, level: int = logging.WARNING) -> None:
         log.log(level, "%s: %s: connection ended: %s", self.name, self.config.path, reason)
+        worked = bool(self._device.queues)
         self._drop_connection()
         self._reason = reason
         if self._listener is not None:
             self._await_front_end()
         else:
             self._state = "connecting"
-            self._retry = self._loop.call_later(0, self._connect)
+            # At once, unless this front-end wants nothing of us: then it would go round and round.
+            delay_s = 0 if worked else RETRY_S
+            self._retry = self._loop.call_later(delay_s, self._connect)
 
     def _drop_connection(self) -> None:
         assert self._connection is not None
@@ -244,6 +296,11 @@ class VhostPort:
             "queues": [],
             "regions": [],
             "numa_node": None,
+            "notes": [
+                *self._notes,
+                *([self._features_lost] if self._features_lost else []),
+                *self._device.notes.values(),
+            ],
         }
         if self._backend is not None:
             status |= connection_status(self._backend, self._device)

@@ -38,6 +38,7 @@ def get_vring_base(session: Session, payload: bytes, _fds: list[int]) -> bytes:
     ring = session.ring(index)
     if ring.started:
         session.stop(index, ring)
+    session.device.forget_ring(index)
     kick_fd, ring.kick_fd = ring.kick_fd, None  # what starts it again
     session.close_fd(kick_fd)
     return m.VRING_STATE.pack(index, ring.base)

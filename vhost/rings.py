@@ -44,6 +44,9 @@ class Device(Protocol):
         with the wrap counter as bit 15.
         """
 
+    def forget_ring(self, index: int) -> None:
+        """The front-end knows how far the stopped ring is, and will say where to begin."""
+
     def enable_ring(self, index: int, enabled: bool) -> None: ...
 
     def set_call(self, index: int, fd: int) -> None:

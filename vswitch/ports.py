@@ -1,6 +1,7 @@
 """What the switch needs of the things plugged into it, and how they are made from configuration."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -89,6 +90,7 @@ class PlugMaker:
                         mtu_bytes=bridge.mtu_bytes,
                         mac=port.mac,
                         offloads=port.offloads,
+                        state_folder=os.path.dirname(config.control.path),
                     ),
                     publisher,
                     self._loop,

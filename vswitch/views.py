@@ -72,9 +72,10 @@ def ports(answer: list[dict[str, Any]]) -> str:
         ],
     )
     notes = [
-        f"{p['bridge']}/{p['name']}: {p['detail']['reason']}"
+        f"{p['bridge']}/{p['name']}: {note}"
         for p in answer
-        if p["detail"].get("reason")
+        for note in [p["detail"].get("reason"), *p["detail"].get("notes", [])]
+        if note
     ]
     return "\n".join([rows, "", *notes]) if notes else rows
 

@@ -26,15 +26,23 @@ def frame(length: int, seed: int = 0) -> bytes:
 
 
 class VhostBox:
-    """ports: VhostPort objects on one bridge, in server mode unless told otherwise."""
+    """ports: VhostPort objects on one bridge, in server mode unless told otherwise.
+
+    folder: where sockets and state files are; its own unless told otherwise.
+    """
 
     def __init__(
-        self, ports: int = 2, mode: str = "server", mtu_bytes: int = 1400, mac: bytes | None = None
+        self,
+        ports: int = 2,
+        mode: str = "server",
+        mtu_bytes: int = 1400,
+        mac: bytes | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.now_ns = 10**9
         self.loop = asyncio.new_event_loop()
         self._folder = tempfile.TemporaryDirectory(prefix="vhostbox-")
-        self.folder = Path(self._folder.name)
+        self.folder = folder or Path(self._folder.name)
         self.worker = core.Worker(0)
         self.fdb = core.Fdb(1024, 12345)
         self.neighbours = core.Neighbours(64)
@@ -45,7 +53,11 @@ class VhostBox:
         self.publications = 0
         for number in range(ports):
             config = VhostConfig(
-                path=str(self.folder / f"{number}.sock"), mode=mode, mtu_bytes=mtu_bytes, mac=mac
+                path=str(self.folder / f"{number}.sock"),
+                mode=mode,
+                mtu_bytes=mtu_bytes,
+                mac=mac,
+                state_folder=str(self.folder),
             )
             self.ports.append(VhostPort(number, f"vm{number}", config, self, self.loop))
         self.republish()

@@ -23,6 +23,7 @@ class FakeDevice:
     regions: tuple[RegionSpec, ...] = ()
     closed: list[int] = field(default_factory=list)
     calls: list[tuple[int, int]] = field(default_factory=list)
+    forgotten: list[int] = field(default_factory=list)
     pairs: int = 0
     refuse: bool = False
 
@@ -41,6 +42,10 @@ class FakeDevice:
     def stop_ring(self, index: int) -> int:
         del self.running[index]
         return 77
+
+    def forget_ring(self, index: int) -> None:
+        assert index not in self.running
+        self.forgotten.append(index)
 
     def enable_ring(self, index: int, enabled: bool) -> None:
         self.calls.append((index, int(enabled)))

@@ -81,6 +81,29 @@ static bool shows_used(const struct virtq *q, uint16_t at)
     return ((flags & PACKED_USED) != 0) == ((at & PACKED_WRAP) != 0);
 }
 
+static uint16_t round_bits(const struct virtq *q, uint16_t at)
+{
+    return guest_load16(packed_desc(q, at) + 14) & (PACKED_AVAIL | PACKED_USED);
+}
+
+/* Whether a driver that zeroed the ring has begun anew in it since.  It always begins with wrap
+ * counter 1, so in a round of 1 the newest used descriptor tells: it shows no longer used.  In a
+ * round of 0 zeros look used, too, but from the position on every descriptor was the driver's in
+ * the round before; and its first is not offered again before the one at the position is. */
+static bool began_anew(const struct virtq *q, uint16_t at)
+{
+    const struct vhost_ring_state *s = q->state;
+    if (s->last != VHOST_NO_SLOT && !shows_used(q, (uint16_t)s->last))
+        return true;
+    if (at & PACKED_WRAP)
+        return false;
+    for (uint16_t i = at; i < q->num; i++)
+        if (round_bits(q, i) == 0)
+            return true;
+    return at > 0 && round_bits(q, 0) == packed_available_bits(PACKED_WRAP) &&
+           round_bits(q, at) != packed_available_bits(at);
+}
+
 /* The file may be of another ring, or of another version of us. */
 static bool state_fits(const struct virtq *q, uint32_t count)
 {
@@ -99,8 +122,8 @@ bool packed_resume(struct virtq *q)
     uint32_t count = load_acquire(&s->count); /* pairs with packed_publish */
     if (!state_fits(q, count))
         return false;
-    if (s->last != VHOST_NO_SLOT && !shows_used(q, (uint16_t)s->last))
-        return false; /* the driver began anew */
+    if (began_anew(q, count > 0 ? s->next_position : s->position))
+        return false;
     if (count > 0) {
         if (!shows_used(q, s->used[0].slot)) /* written last, so the driver has seen none */
             packed_write_batch(q, count);
