@@ -34,6 +34,15 @@ static int init_split(struct virtq *q, const struct vhost_ring *ring)
     return 0;
 }
 
+/* Whether the driver has written nothing yet.
+ *
+ * SPEC: User Mode Linux (virtio_uml) begins every ring at 0, although its wrap counter is 1 then
+ * (2.8.1).  A ring that did stop at slot 0 with the counter at 0 has been written all around. */
+static bool is_untouched(const struct virtq *q)
+{
+    return (guest_load16(packed_desc(q, 0) + 14) & (PACKED_AVAIL | PACKED_USED)) == 0;
+}
+
 static int init_packed(struct virtq *q, const struct vhost_ring *ring)
 {
     const uint8_t *driver = mem_user(q->table, ring->avail, sizeof(*q->driver_event));
@@ -57,6 +66,8 @@ static int init_packed(struct virtq *q, const struct vhost_ring *ring)
     }
     /* The upper half, where the used descriptors go, is equal in a ring that was stopped. */
     q->next = (uint16_t)ring->base;
+    if (q->next == 0 && is_untouched(q))
+        q->next = PACKED_WRAP;
     packed_begin(q);
     return 0;
 }
