@@ -132,6 +132,8 @@ OFFERED_FEATURES = (
     | Feature.EVENT_IDX
     | Feature.PROTOCOL_FEATURES
     | Feature.VERSION_1
+    | Feature.RING_PACKED
+    | Feature.IN_ORDER
     | Feature.GUEST_USO4
     | Feature.GUEST_USO6
     | Feature.HOST_USO

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from tests.fakes.ram import Ram
-from tests.fakes.ring import U16, Ring
+from tests.fakes.ring import U16, Chain, PackedRing, Ring
 from vhost import messages as m
 from vhost.messages import Feature, ProtocolFeature, Request
 
@@ -35,6 +35,7 @@ class FrontEnd:
         self.features = 0
         self.protocol_features = 0
         self.rings: dict[int, Ring] = {}
+        self.packed: dict[int, PackedRing] = {}
         self.sock: socket.socket | None = None
         self.backend_end: socket.socket | None = None
 
@@ -59,9 +60,9 @@ class FrontEnd:
         raise AssertionError("the backend does not connect")
 
     def close(self) -> None:
-        for ring in self.rings.values():
+        for ring in (*self.rings.values(), *self.packed.values()):
             ring.close()
-        self.rings = {}
+        self.rings, self.packed = {}, {}
         if self.backend_end is not None:
             self.backend_end.close()
             self.backend_end = None
@@ -149,10 +150,22 @@ class FrontEnd:
             payload += m.MEMORY_REGION.pack(r.gpa, r.size, r.user, r.offset)
         self.send(Request.SET_MEM_TABLE, payload, [r.fd for r in regions])
 
-    def start_ring(self, index: int, *, base: int = 0, enable: bool = True) -> Ring:
-        ring = self.rings.get(index)
-        if ring is None:
-            ring = self.rings[index] = Ring(self.ram, self.ring_size)
+    def ring(self, index: int) -> Ring | PackedRing:
+        """Of the kind that was negotiated; made when there was none."""
+        in_order = bool(self.features & Feature.IN_ORDER)
+        if self.features & Feature.RING_PACKED:
+            if index not in self.packed:
+                self.packed[index] = PackedRing(self.ram, self.ring_size, in_order=in_order)
+            return self.packed[index]
+        if index not in self.rings:
+            self.rings[index] = Ring(self.ram, self.ring_size, in_order=in_order)
+        return self.rings[index]
+
+    def start_ring(self, index: int, *, base: int | None = None, enable: bool = True) -> None:
+        """base: None for a ring that is new."""
+        ring = self.ring(index)
+        if base is None:
+            base = ring.first_base
         self.send(Request.SET_VRING_NUM, m.VRING_STATE.pack(index, ring.num))
         self.send(Request.SET_VRING_BASE, m.VRING_STATE.pack(index, base))
         self.send(Request.SET_VRING_ADDR, self.addresses(index, ring))
@@ -161,9 +174,8 @@ class FrontEnd:
         self.send(Request.SET_VRING_KICK, m.U64.pack(index), [ring.kick])
         if self.features & Feature.PROTOCOL_FEATURES:
             self.send(Request.SET_VRING_ENABLE, m.VRING_STATE.pack(index, int(enable)))
-        return ring
 
-    def addresses(self, index: int, ring: Ring) -> bytes:
+    def addresses(self, index: int, ring: Ring | PackedRing) -> bytes:
         users = [self.ram.user(gpa) for gpa in (ring.desc, ring.used, ring.avail)]
         return m.VRING_ADDR.pack(index, 0, *users, 0)
 
@@ -200,7 +212,7 @@ class FrontEnd:
         indirect: bool = False,
     ) -> None:
         """Offer receive buffers, each of size bytes in so many pieces."""
-        ring = self.rings[2 * pair]
+        ring = self.ring(2 * pair)
         for _ in range(count):
             gpa = self.ram.alloc(size)
             self.ram.write(gpa, b"\xee" * size)
@@ -229,11 +241,11 @@ class FrontEnd:
         for size in [*pieces, len(data) - sum(pieces)]:
             buffers.append((gpa + at, size, False))
             at += size
-        return self.rings[2 * pair + 1].add(buffers, indirect=indirect)
+        return self.ring(2 * pair + 1).add(buffers, indirect=indirect)
 
     def received(self, *, pair: int = 0) -> list[tuple[bytes, bytes]]:
         """(header, frame) of all that arrived, mergeable buffers put together."""
-        chains = self.rings[2 * pair].reap()
+        chains = self.ring(2 * pair).reap()
         result = []
         while chains:
             data = self._written(chains.pop(0))
@@ -247,7 +259,7 @@ class FrontEnd:
     def frames(self, *, pair: int = 0) -> list[bytes]:
         return [frame for _, frame in self.received(pair=pair)]
 
-    def _written(self, chain: tuple[int, int, list[tuple[int, int, bool]]]) -> bytes:
+    def _written(self, chain: Chain) -> bytes:
         _, size, buffers = chain
         data = b""
         for gpa, length, writable in buffers:

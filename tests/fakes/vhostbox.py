@@ -172,5 +172,5 @@ def pair(
         b.transmit(mac(A) + mac(B) + b"\x88\xb5" + bytes(46))
         box.settle()
         assert len(a.frames()) == 1
-        assert len(b.rings[1].reap()) == 1
+        assert len(b.ring(1).reap()) == 1
     return a, b

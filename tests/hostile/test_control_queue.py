@@ -20,7 +20,8 @@ def with_control(block: Neighbourhood) -> Ring:
     front.send(Request.SET_PROTOCOL_FEATURES, m.U64.pack(int(ProtocolFeature.REPLY_ACK)))
     front.send(Request.SET_FEATURES, m.U64.pack(CONTROL))
     front.features = CONTROL
-    ring = front.start_ring(2)
+    front.start_ring(2)
+    ring = front.rings[2]
     front.settle()
     return ring
 

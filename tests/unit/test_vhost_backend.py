@@ -14,6 +14,7 @@ from vhost.rings import RingSpec
 
 MAC = bytes.fromhex("02000000000a")
 ALL = int(m.OFFERED_FEATURES)
+SPLIT = ALL & ~Feature.RING_PACKED
 PROTOCOL = int(m.OFFERED_PROTOCOL_FEATURES)
 
 
@@ -91,7 +92,7 @@ class Wire:
         answer = self.send(request, payload, fds, m.VERSION | m.FLAG_NEED_REPLY)
         return None if answer is None else int(m.U64.unpack(answer)[0])
 
-    def negotiate(self, features: int = ALL, protocol: int = PROTOCOL) -> None:
+    def negotiate(self, features: int = SPLIT, protocol: int = PROTOCOL) -> None:
         self.send(Request.SET_PROTOCOL_FEATURES, m.U64.pack(protocol))
         self.send(Request.SET_FEATURES, m.U64.pack(features))
 
@@ -133,8 +134,8 @@ def test_what_is_offered() -> None:
 
 
 def test_bits_that_were_not_offered_are_refused(wire: Wire) -> None:
-    assert wire.asked(Request.SET_FEATURES, m.U64.pack(ALL | 1 << 34)) == 1
-    assert wire.backend.features == ALL
+    assert wire.asked(Request.SET_FEATURES, m.U64.pack(SPLIT | 1 << 60)) == 1
+    assert wire.backend.features == SPLIT
     assert wire.asked(Request.SET_PROTOCOL_FEATURES, m.U64.pack(1 << 12)) == 1
 
 
@@ -243,6 +244,19 @@ def test_changes_to_a_running_ring(wire: Wire) -> None:
     assert wire.asked(Request.SET_VRING_BASE, m.VRING_STATE.pack(0, 1)) == 1
     wire.send(Request.SET_FEATURES, m.U64.pack(int(Feature.PROTOCOL_FEATURES)))
     assert wire.device.running[0].features == Feature.PROTOCOL_FEATURES
+
+
+def test_a_packed_ring_tells_where_it_is_in_both_halves() -> None:
+    wire = Wire()
+    wire.negotiate(ALL)
+    wire.memory()
+    wire.ready(1)
+    answer = wire.send(Request.GET_VRING_BASE, m.VRING_STATE.pack(1, 0))
+    assert answer == m.VRING_STATE.pack(1, 77 | 77 << 16)
+    wire.send(Request.SET_VRING_NUM, m.VRING_STATE.pack(1, 99))
+    wire.send(Request.SET_VRING_BASE, m.VRING_STATE.pack(1, 77 | 77 << 16))
+    wire.send(Request.SET_VRING_KICK, m.U64.pack(1), [60])
+    assert (wire.device.running[1].num, wire.device.running[1].base & 0xFFFF) == (99, 77)
 
 
 def test_without_protocol_features_every_ring_is_enabled() -> None:

@@ -60,10 +60,8 @@ static int init_packed(struct virtq *q, const struct vhost_ring *ring)
         return -ENOMEM;
     if (ring->resume && packed_resume(q))
         return 0;
-    if ((ring->base & PACKED_SLOT) >= q->num) {
-        virtq_fini(q);
+    if ((ring->base & PACKED_SLOT) >= q->num)
         return -EINVAL;
-    }
     /* The upper half, where the used descriptors go, is equal in a ring that was stopped. */
     q->next = (uint16_t)ring->base;
     if (q->next == 0 && is_untouched(q))

@@ -118,7 +118,7 @@ enum virtq_direction { VIRTQ_READABLE, VIRTQ_WRITABLE, VIRTQ_BOTH };
 enum virtq_found { VIRTQ_CHAIN, VIRTQ_NO_CHAIN, VIRTQ_BROKEN };
 
 /* 0 or -errno.  A split ring resumes where used->idx stands, a packed one where ring->state says or
- * else ring->base. */
+ * else ring->base.  virtq_fini() must follow in any case, with q zeroed before. */
 int virtq_init(struct virtq *q, const struct mem_table *t, const struct vhost_ring *ring,
                uint32_t *lost);
 void virtq_fini(struct virtq *q);
