@@ -188,6 +188,32 @@ def test_workers_come_and_go(switch: Switch, maker: Maker) -> None:
     assert maker.events == ["start vm1", "start vm2", "start vm3"]
 
 
+def test_a_busy_worker_gives_a_queue_away(switch: Switch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counters are made up: vm1 and vm3, which one worker has, take all of its time."""
+    switch.apply(config(bridge(*(vm(f"vm{i}") for i in (1, 2, 3, 4))), cpus=(CPU, CPU)))
+    queue = {name: plug.c_rxqs[0] for name, plug in plugs(switch).items()}
+    assert [switch.worker_of(rxq) for rxq in queue.values()] == [0, 1, 0, 1]
+    second = 1_000_000_000
+    now = 0
+
+    def counters(self: core.Worker) -> dict[str, int]:
+        busy = now if self is switch.workers[0].worker else 0
+        return {"cycles_clock": now, "cycles_busy": busy}
+
+    def rxq_counters(rxq: object) -> dict[str, int]:
+        busy = rxq in (queue["vm1"], queue["vm3"])
+        return {"timed_cycles": now // 2 // core.TIMED_EVERY if busy else 0}
+
+    monkeypatch.setattr(core.Worker, "counters", counters)
+    monkeypatch.setattr(core, "rxq_counters", rxq_counters)
+    for now in range(second, 6 * second, second):
+        switch.balance(now)
+    assert sorted(switch.worker_of(queue[name]) for name in ("vm1", "vm3")) == [0, 1]
+    assert [switch.worker_of(queue[name]) for name in ("vm2", "vm4")] == [1, 1]
+    ping(switch, "vm1", "vm3")
+    ping(switch, "vm3", "vm1")
+
+
 def test_workers_that_came_for_nothing_go(switch: Switch, maker: Maker) -> None:
     switch.apply(TWO)
     before = list(switch.workers)
