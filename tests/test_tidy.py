@@ -32,6 +32,7 @@ VHOST_SANS_IO = {
     "messages.py",
     "ring_messages.py",
     "session.py",
+    "state_messages.py",
 }
 IO_MODULES = {
     "asyncio",

@@ -9,7 +9,7 @@ Source: vhost-user specification (QEMU's docs/interop/vhost-user).
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vhost import feature_messages, memory_messages, ring_messages
+from vhost import feature_messages, memory_messages, ring_messages, state_messages
 from vhost import messages as m
 from vhost.errors import RefusedError, RemoteError
 from vhost.messages import Header, ProtocolFeature, Request
@@ -21,13 +21,15 @@ class Handler:
     """How one request is served.
 
     size_bytes: of the payload; None when the handler checks it.  fds: most that may come along.
-    answers: it replies itself, so REPLY_ACK adds nothing.
+    answers: it replies itself, so REPLY_ACK adds nothing.  failure: its answer when it refuses;
+    None: there is no such answer, and a front-end that waits for one must see the connection end.
     """
 
     serve: Callable[[Session, bytes, list[int]], bytes | None]
     size_bytes: int | None
     fds: int = 0
     answers: bool = False
+    failure: bytes | None = None
 
 
 @dataclass
@@ -44,7 +46,8 @@ class Backend(Session):
         name = m.request_name(header.request)
         if header.version != m.VERSION or header.is_reply:
             raise RemoteError(f"{name}: flags {header.flags:#x} are not those of a request")
-        handler = HANDLERS.get(header.request)
+        handler = HANDLERS.get(header.request, UNKNOWN)
+        self.is_ack_wanted = self._acks(header)
         answer: bytes | None
         try:
             answer = self._serve(handler, payload, fds)
@@ -52,9 +55,11 @@ class Backend(Session):
             raise RemoteError(f"{name}: {error}") from error
         except RefusedError as error:
             self.last_step = f"{name} refused: {error}"
-            if not self._acks(header) or (handler is not None and handler.answers):
+            answer = handler.failure
+            if answer is None and self.is_ack_wanted and not handler.answers:
+                answer = m.U64.pack(1)
+            if answer is None:
                 raise RemoteError(f"{name}: {error}") from error
-            answer = m.U64.pack(1)
         else:
             self.last_step = name
             if answer is None and self._acks(header):
@@ -63,9 +68,7 @@ class Backend(Session):
             flags = m.VERSION | m.FLAG_REPLY
             self._replies.append(m.HEADER.pack(header.request, flags, len(answer)) + answer)
 
-    def _serve(self, handler: Handler | None, payload: bytes, fds: list[int]) -> bytes | None:
-        if handler is None:
-            raise RefusedError("not supported")
+    def _serve(self, handler: Handler, payload: bytes, fds: list[int]) -> bytes | None:
         if handler.size_bytes not in (None, len(payload)):
             raise RemoteError(f"{len(payload)} bytes of payload instead of {handler.size_bytes}")
         if len(fds) > handler.fds:
@@ -90,13 +93,26 @@ class Backend(Session):
         for ring in self.rings.values():
             for fd in (ring.kick_fd, ring.call_fd, ring.error_fd):
                 self.close_fd(fd)
+        self.device.end_announcements()
+        self.device.end_transfer()
         self.close_fd(self.backend_fd)
         self.rings = {}
         self.backend_fd = -1
-        self.has_memory = False
+        self.regions = ()
 
 
-_f, _m, _r = feature_messages, memory_messages, ring_messages
+def _refuse(_session: Session, _payload: bytes, _fds: list[int]) -> None:
+    raise RefusedError("not offered")
+
+
+# Requests whose protocol feature we do not offer, or which nobody knows.  With an acknowledgement
+# wanted, that says no.  Otherwise, and when the front-end waits for an answer of a shape of its
+# own, the connection ends: ignored, the ring would be in the wrong byte order (SET_VRING_ENDIAN),
+# or wait for a kick for ever (VRING_KICK), and a front-end in recvmsg() would stay there.
+UNKNOWN = Handler(_refuse, None, fds=m.MAX_FDS)
+_UNANSWERABLE = Handler(_refuse, None, fds=m.MAX_FDS, answers=True)
+
+_f, _m, _r, _s = feature_messages, memory_messages, ring_messages, state_messages
 
 HANDLERS: dict[int, Handler] = {
     Request.GET_FEATURES: Handler(_f.get_features, 0, answers=True),
@@ -115,7 +131,30 @@ HANDLERS: dict[int, Handler] = {
     Request.SET_PROTOCOL_FEATURES: Handler(_f.set_protocol_features, 8),
     Request.GET_QUEUE_NUM: Handler(_f.get_queue_num, 0, answers=True),
     Request.SET_VRING_ENABLE: Handler(_r.set_vring_enable, 8),
+    Request.SEND_RARP: Handler(_f.send_rarp, 8),
+    Request.NET_SET_MTU: Handler(_f.net_set_mtu, 8),
     Request.SET_BACKEND_REQ_FD: Handler(_f.set_backend_req_fd, 0, fds=1),
     Request.GET_CONFIG: Handler(_f.get_config, None, answers=True),
     Request.SET_CONFIG: Handler(_f.set_config, None),
+    Request.CREATE_CRYPTO_SESSION: _UNANSWERABLE,
+    Request.POSTCOPY_ADVISE: _UNANSWERABLE,
+    Request.GET_INFLIGHT_FD: _UNANSWERABLE,
+    Request.RESET_DEVICE: Handler(_f.reset_device, 0),
+    Request.GET_MAX_MEM_SLOTS: Handler(_m.get_max_mem_slots, 0, answers=True),
+    Request.ADD_MEM_REG: Handler(_m.add_mem_reg, m.MEMORY_SLOT.size, fds=1),
+    Request.REM_MEM_REG: Handler(_m.rem_mem_reg, m.MEMORY_SLOT.size, fds=1),
+    Request.SET_STATUS: Handler(_f.set_status, 8),
+    Request.GET_STATUS: Handler(_f.get_status, 0, answers=True),
+    Request.GET_SHARED_OBJECT: _UNANSWERABLE,
+    Request.SET_DEVICE_STATE_FD: Handler(
+        _s.set_device_state_fd,
+        m.DEVICE_STATE_FD.size,
+        fds=1,
+        answers=True,
+        failure=m.U64.pack(m.VRING_NO_FD | 1),
+    ),
+    Request.CHECK_DEVICE_STATE: Handler(
+        _s.check_device_state, 0, answers=True, failure=m.U64.pack(1)
+    ),
+    Request.GET_SHMEM_CONFIG: _UNANSWERABLE,
 }

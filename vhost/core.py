@@ -4,7 +4,7 @@ Every class holds what C borrows and frees it in close().  What other packages p
 C leaves as `object`.
 """
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import _dataplane
@@ -93,55 +93,88 @@ class Port:
     def reap(self) -> None:
         lib.vhost_port_reap(self.cdata)
 
+    @property
+    def announcer(self) -> object:
+        """struct rxq * that yields what announce() puts in."""
+        return lib.vhost_port_announcer(self.cdata)
+
+    def announce(self, mac: bytes) -> None:
+        """mac: 6 bytes."""
+        _check(lib.vhost_port_announce(self.cdata, mac), f"cannot announce {mac.hex(':')}")
+
 
 class Memory:
-    """A guest's memory: its regions, mapped, and the table of them."""
+    """A port's view of its guest's memory: the mapped regions and the table of them."""
 
-    def __init__(self, port: Port, specs: list[RegionSpec]) -> None:
-        self._regions: list[object] = []
-        self._files: list[tuple[int, int]] = []
-        self.specs = tuple(specs)
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._regions: dict[RegionSpec, object] = {}
+        self._departed: list[object] = []
         self.table = lib.mem_table_new()
         if self.table == ffi.NULL:
             raise CoreError(12, "cannot make a memory table")
+
+    @property
+    def specs(self) -> tuple[RegionSpec, ...]:
+        return tuple(self._regions)
+
+    def replace(self, specs: Sequence[RegionSpec]) -> list[RegionSpec]:
+        """List these from now on; what was mapped already stays mapped as it is.
+
+        Returns those that are no longer listed.  They stay mapped until reap(), which is for
+        when every worker is past this.  Raises CoreError, and then nothing has changed.
+        """
+        added: dict[RegionSpec, object] = {}
         try:
             for spec in specs:
-                self._add(port, spec)
+                if spec not in self._regions and spec not in added:
+                    added[spec] = self._map(spec)
+            known = self._regions | added
+            # The same one twice overlaps itself, which mem_table_set() says.
+            array = ffi.new("struct mem_region *[]", [known[spec] for spec in specs])
+            rc = lib.mem_table_set(self.table, array, len(specs))
+            _check(rc, f"{len(specs)} memory regions")
         except CoreError:
-            self.close()
+            for region in added.values():
+                lib.mem_region_unmap(region)
             raise
+        gone = list(self._regions.keys() - set(specs))
+        self._departed += [self._regions[spec] for spec in gone]
+        self._regions = {spec: known[spec] for spec in specs}
+        return gone
 
-    def _add(self, port: Port, spec: RegionSpec) -> None:
-        what = f"memory region of {spec.size_bytes} bytes at {spec.guest:#x}"
-        out = ffi.new("struct mem_region **")
-        rc = lib.mem_region_map(
-            port.cdata, spec.fd, spec.guest, spec.size_bytes, spec.user, spec.offset, out
-        )
-        _check(rc, what)
-        self._regions.append(out[0])
-        found = os.fstat(spec.fd)
-        self._files.append((found.st_dev, found.st_ino))
-        _check(lib.mem_table_add(self.table, out[0]), what)
+    def reap(self) -> None:
+        lib.mem_table_reap(self.table)
+        for region in self._departed:
+            lib.mem_region_unmap(region)
+        self._departed = []
 
     def locate(self, user: int) -> tuple[int, int, int] | None:
         """Device, inode and offset of the byte at a front-end's address."""
-        for spec, (device, inode) in zip(self.specs, self._files, strict=True):
+        for spec in self._regions:
             if spec.user <= user < spec.user + spec.size_bytes:
-                return device, inode, spec.offset + user - spec.user
+                return *spec.file, spec.offset + user - spec.user
         return None
 
     def nodes(self) -> list[int | None]:
         """NUMA node of each region's first byte, in the order of specs; None: unknown."""
-        nodes = [int(lib.mem_region_node(region)) for region in self._regions]
+        nodes = [int(lib.mem_region_node(region)) for region in self._regions.values()]
         return [node if node >= 0 else None for node in nodes]
 
     def close(self) -> None:
         """No worker may use a ring in it."""
-        for region in self._regions:
-            lib.mem_region_unmap(region)
-        self._regions = []
+        self.replace(())
+        self.reap()
         lib.mem_table_free(self.table)
         self.table = ffi.NULL
+
+    def _map(self, spec: RegionSpec) -> object:
+        out = ffi.new("struct mem_region **")
+        rc = lib.mem_region_map(
+            self._port.cdata, spec.fd, spec.guest, spec.size_bytes, spec.user, spec.offset, out
+        )
+        _check(rc, f"memory region of {spec.size_bytes} bytes at {spec.guest:#x}")
+        return out[0]
 
 
 class Queue:

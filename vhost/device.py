@@ -4,6 +4,7 @@ A ring goes into service by being listed and published, and out of it by being u
 and waited for; only then is anything of it changed or freed.
 """
 
+import asyncio
 import logging
 import os
 import stat
@@ -12,13 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from vhost import descriptors, transfer
 from vhost.core import Memory, Port, Queue
 from vhost.errors import CoreError, LocalError, RefusedError, StateFileError
 from vhost.messages import Feature, RegionSpec
 from vhost.rings import RingSpec
 from vhost.statefile import Place, RingKey, StateFile
+from vhost.transfer import Receiver
 
 log = logging.getLogger(__name__)
+
+# Device state is less than a page, which every pipe holds (pipe(7), PIPE_BUF).
+MAX_STATE_BYTES = 4096
 
 ANONYMOUS = 0  # what fstat() calls an eventfd
 
@@ -39,11 +45,20 @@ class CoreDevice:
     rxqs: the receive queues that are in service; the switch reads it in republish().
     """
 
-    def __init__(self, port: Port, switch: Switch, rxqs: list[object]) -> None:
+    def __init__(
+        self,
+        port: Port,
+        switch: Switch,
+        rxqs: list[object],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self._port = port
         self._switch = switch
+        self._loop = loop
+        self._announces = False
+        self._receiver: Receiver | None = None
         self._rxqs = rxqs
-        self._memory: Memory | None = None
+        self._memory = Memory(port)
         self.queues: dict[int, Queue] = {}
         self._kicks_before: dict[int, int] = {}  # counted before the ring started
         self._nodes: tuple[int | None, ...] = ()
@@ -52,21 +67,29 @@ class CoreDevice:
 
     # ---- rings.Device
 
+    def memory_file(self, fd: int) -> tuple[int, int]:
+        return descriptors.memory_file(fd)
+
     def replace_memory(self, regions: Sequence[RegionSpec]) -> list[int]:
-        memory = self._map(regions) if regions else None
-        former, specs = self._memory, {i: q.spec for i, q in self.queues.items()}
-        bases = self._retire(list(self.queues))
-        self._memory = memory
+        try:
+            gone = self._memory.replace(regions)
+        except CoreError as error:
+            raise RefusedError(str(error)) from error
         self._nodes = ()
-        if former is not None:
-            former.close()
+        # Rings hold on to where they were found; their buffers are looked up each time.
+        moved = {i: q.spec for i, q in self.queues.items() if lies_in(q.spec, gone)}
         lost = []
-        for index, spec in specs.items():
-            try:
-                self._add(replace(spec, base=bases[index]))
-            except RefusedError:
-                lost.append(index)
-        self._list()
+        if moved:
+            bases = self._retire(list(moved))
+            for index, spec in moved.items():
+                try:
+                    self._add(replace(spec, base=bases[index]))
+                except RefusedError:
+                    lost.append(index)
+            self._list()
+        else:
+            self._switch.sync()
+        self._memory.reap()
         return lost
 
     def start_ring(self, spec: RingSpec) -> None:
@@ -102,6 +125,41 @@ class CoreDevice:
     def set_max_pairs(self, pairs: int) -> None:
         self._port.set_max_pairs(pairs)
 
+    def announce(self, mac: bytes) -> None:
+        try:
+            self._port.announce(mac)
+        except CoreError as error:
+            raise RefusedError(str(error)) from error
+        if not self._announces:
+            self._announces = True
+            self._list()
+
+    def end_announcements(self) -> None:
+        if self._announces:
+            self._announces = False
+            self._list()
+
+    def send_state(self, fd: int, data: bytes) -> None:
+        transfer.send(fd, data)
+
+    def receive_state(self, fd: int) -> None:
+        self.end_transfer()
+        self._receiver = Receiver(fd, MAX_STATE_BYTES, self._loop)
+
+    def received_state(self) -> bytes:
+        receiver, self._receiver = self._receiver, None
+        if receiver is None:
+            raise LocalError("no device state is being received")
+        try:
+            return receiver.result()
+        finally:
+            receiver.close()
+
+    def end_transfer(self) -> None:
+        if self._receiver is not None:
+            self._receiver.close()
+            self._receiver = None
+
     def close_fd(self, fd: int) -> None:
         os.close(fd)
 
@@ -110,14 +168,13 @@ class CoreDevice:
         self._port.set_tx([])
         self._switch.sync()
         self._port.reap()
+        self._memory.close()
 
     # ---- status
 
     @property
     def regions(self) -> list[tuple[RegionSpec, int | None]]:
         """What is mapped, and the NUMA node it lies on; None: unknown."""
-        if self._memory is None:
-            return []
         if not self._nodes:
             self._nodes = tuple(self._memory.nodes())
         return list(zip(self._memory.specs, self._nodes, strict=True))
@@ -138,19 +195,10 @@ class CoreDevice:
 
     # ---- in and out of service
 
-    def _map(self, regions: Sequence[RegionSpec]) -> Memory:
-        try:
-            return Memory(self._port, list(regions))
-        except CoreError as error:
-            raise RefusedError(str(error)) from error
-
     def _add(self, spec: RingSpec) -> None:
-        memory = self._memory
-        if memory is None:
-            raise RefusedError(f"ring {spec.index} has no memory")
         _prepare_call(spec.call_fd)
         try:
-            queue = Queue(self._port, memory, self._with_state(spec, memory))
+            queue = Queue(self._port, self._memory, self._with_state(spec))
         except CoreError as error:
             raise RefusedError(str(error)) from error
         if self.states is not None and queue.spec.state is not None:
@@ -158,12 +206,12 @@ class CoreDevice:
         self.queues[spec.index] = queue
         self._kicks_before[spec.index] = _event_count(spec.kick_fd) or 0
 
-    def _with_state(self, spec: RingSpec, memory: Memory) -> RingSpec:
+    def _with_state(self, spec: RingSpec) -> RingSpec:
         """With the ring's record, when it is of a kind that needs one.
 
         A record of the same ring is gone on from, also when the ring only restarts.
         """
-        places = [memory.locate(user) for user in (spec.desc, spec.avail, spec.used)]
+        places = [self._memory.locate(user) for user in (spec.desc, spec.avail, spec.used)]
         if self.states is None or not spec.features & Feature.RING_PACKED or None in places:
             return replace(spec, state=None, resume=False)
         try:
@@ -191,7 +239,8 @@ class CoreDevice:
 
     def _list(self) -> None:
         """List what is in service, and wait until nobody uses anything else."""
-        self._rxqs[:] = [q.rxq for _, q in sorted(self.queues.items()) if q.spec.role != "rx"]
+        rxqs = [q.rxq for _, q in sorted(self.queues.items()) if q.spec.role != "rx"]
+        self._rxqs[:] = [*rxqs, self._port.announcer] if self._announces else rxqs
         self._publish_tx()
         self._switch.republish()
         self._port.reap()
@@ -199,6 +248,15 @@ class CoreDevice:
     def _publish_tx(self) -> None:
         ready = [q for _, q in sorted(self.queues.items()) if q.spec.role == "rx"]
         self._port.set_tx([q for q in ready if q.spec.enabled])
+
+
+def lies_in(spec: RingSpec, regions: Sequence[RegionSpec]) -> bool:
+    """Whether a part of the ring does; each part lies in one region."""
+    return any(
+        region.user <= address < region.user + region.size_bytes
+        for region in regions
+        for address in (spec.desc, spec.avail, spec.used)
+    )
 
 
 def _event_count(fd: int) -> int | None:

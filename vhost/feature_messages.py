@@ -1,9 +1,12 @@
-"""Handlers of what both sides can do: features, owner, the configuration space."""
+"""Handlers of what concerns the network card as a whole: features, configuration, status, reset."""
 
 from vhost import messages as m
 from vhost.errors import RefusedError, RemoteError
 from vhost.messages import Feature, ProtocolFeature
+from vhost.rings import Ring
 from vhost.session import MAX_PAIRS, Session
+
+MIN_MTU_BYTES, MAX_MTU_BYTES = 68, 65535  # virtio 1.2, 5.1.4.1
 
 
 def get_features(session: Session, _payload: bytes, _fds: list[int]) -> bytes:
@@ -60,7 +63,7 @@ def set_backend_req_fd(session: Session, _payload: bytes, fds: list[int]) -> Non
 def get_config(session: Session, payload: bytes, _fds: list[int]) -> bytes:
     offset, size, flags = _config_range(payload)
     # Features are not negotiated yet when the number of pairs is read.
-    pairs = MAX_PAIRS if session.has(ProtocolFeature.MQ) else 1
+    pairs = session.pairs_offered if session.has(ProtocolFeature.MQ) else 1
     space = m.NET_CONFIG.pack(session.mac, m.NET_STATUS_LINK_UP, pairs, session.mtu_bytes)
     space = space.ljust(m.NET_CONFIG_BYTES, b"\0")
     return m.CONFIG_HEADER.pack(offset, size, flags) + space[offset : offset + size]
@@ -79,3 +82,58 @@ def _config_range(payload: bytes) -> tuple[int, int, int]:
     if len(payload) != m.CONFIG_HEADER.size + size or offset + size > m.NET_CONFIG_BYTES:
         raise RemoteError(f"{size} bytes at {offset} of {m.NET_CONFIG_BYTES}")
     return offset, size, flags
+
+
+# ---- status and reset
+
+
+def get_status(session: Session, _payload: bytes, _fds: list[int]) -> bytes:
+    return m.U64.pack(session.status)
+
+
+def set_status(session: Session, payload: bytes, _fds: list[int]) -> None:
+    """Zero is a reset by the driver (virtio 1.2, 2.1.1); what was shared with us stays shared, as
+    the front-end does not send it again."""
+    (status,) = m.U64.unpack(payload)
+    if status > 0xFF:
+        raise RefusedError(f"{status:#x} is no device status")
+    session.status = status
+    if status == 0:
+        session.stop_rings()
+
+
+def reset_device(session: Session, _payload: bytes, _fds: list[int]) -> None:
+    """To the initial state, except for owner, memory and the descriptors that QEMU sends once, when
+    it connects: who calls whom is no state of the device."""
+    session.stop_rings()
+    for ring in session.rings.values():
+        session.close_fd(ring.kick_fd)
+    session.rings = {
+        index: Ring(call_fd=ring.call_fd, error_fd=ring.error_fd)
+        for index, ring in session.rings.items()
+    }
+    session.features = 0
+    session.status = 0
+    session.device.set_max_pairs(session.max_pairs)
+
+
+# ---- the network
+
+
+def net_set_mtu(session: Session, payload: bytes, _fds: list[int]) -> None:
+    (mtu_bytes,) = m.U64.unpack(payload)
+    if not MIN_MTU_BYTES <= mtu_bytes <= MAX_MTU_BYTES:
+        raise RefusedError(f"an MTU of {mtu_bytes} cannot be")
+    if mtu_bytes > session.mtu_bytes:
+        raise RefusedError(
+            f"the VM's MTU of {mtu_bytes} is more than the bridge's {session.mtu_bytes}: set the "
+            "VM's (host_mtu) down or the bridge's mtu up"
+        )
+
+
+def send_rarp(session: Session, payload: bytes, _fds: list[int]) -> None:
+    """The guest came here by migration and does not announce itself."""
+    mac = payload[:6]
+    if mac[0] & 1 or not any(mac):
+        raise RefusedError(f"{mac.hex(':')} is nobody's MAC address")
+    session.device.announce(mac)

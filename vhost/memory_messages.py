@@ -1,9 +1,17 @@
-"""Handlers of messages about the guest's memory."""
+"""Handlers of messages about the guest's memory.
+
+Regions come and go while rings run.  A ring that lies in a region which goes stops, and says why;
+it starts again when there is memory at its addresses.
+"""
+
+from collections.abc import Sequence
 
 from vhost import messages as m
 from vhost.errors import RefusedError, RemoteError
 from vhost.messages import RegionSpec
 from vhost.session import Session
+
+WITHOUT_MEMORY = "its memory was removed"
 
 
 def set_mem_table(session: Session, payload: bytes, fds: list[int]) -> None:
@@ -18,17 +26,49 @@ def set_mem_table(session: Session, payload: bytes, fds: list[int]) -> None:
     if len(fds) != count:
         raise RemoteError(f"{count} regions, {len(fds)} file descriptors")
     entries = m.MEMORY_REGION.iter_unpack(payload[m.MEMORY_HEADER.size : needed])
-    regions = [
-        RegionSpec(guest, size_bytes, user, offset, fd)
-        for (guest, size_bytes, user, offset), fd in zip(entries, fds, strict=True)
+    _replace(session, [_region(session, e, fd) for e, fd in zip(entries, fds, strict=True)])
+
+
+def get_max_mem_slots(_session: Session, _payload: bytes, _fds: list[int]) -> bytes:
+    return m.U64.pack(m.MAX_MEM_SLOTS)
+
+
+def add_mem_reg(session: Session, payload: bytes, fds: list[int]) -> None:
+    if len(fds) != 1:
+        raise RemoteError(f"a region with {len(fds)} file descriptors")
+    if len(session.regions) == m.MAX_MEM_SLOTS:
+        raise RefusedError(f"there are {m.MAX_MEM_SLOTS} regions already")
+    _, *entry = m.MEMORY_SLOT.unpack(payload)
+    _replace(session, [*session.regions, _region(session, entry, fds[0])])
+
+
+def rem_mem_reg(session: Session, payload: bytes, _fds: list[int]) -> None:
+    """A file descriptor may come along, and the offset may be anything (the specification on
+    VHOST_USER_REM_MEM_REG)."""
+    _, guest, size_bytes, user, _offset = m.MEMORY_SLOT.unpack(payload)
+    kept = [
+        r for r in session.regions if (r.guest, r.size_bytes, r.user) != (guest, size_bytes, user)
     ]
+    if len(kept) == len(session.regions):
+        raise RefusedError(f"there is no region of {size_bytes} bytes at {guest:#x}")
+    _replace(session, kept)
+
+
+def _region(session: Session, entry: Sequence[int], fd: int) -> RegionSpec:
+    guest, size_bytes, user, offset = entry
+    return RegionSpec(guest, size_bytes, user, offset, session.device.memory_file(fd), fd)
+
+
+def _replace(session: Session, regions: Sequence[RegionSpec]) -> None:
     lost = session.device.replace_memory(regions)
-    session.has_memory = True
     session.regions = tuple(regions)
     for index in lost:
         session.rings[index].started = False
+        session.rings[index].reason = WITHOUT_MEMORY
     for index, ring in session.rings.items():
-        if not ring.started and index not in lost:
+        if ring.started or index in lost:
+            continue
+        try:
             session.start_if_ready(index, ring)
-    if lost:
-        raise RefusedError(f"rings {lost} are not in the new memory")
+        except RefusedError as error:
+            ring.reason = str(error)  # regions come one by one: the next may be the one

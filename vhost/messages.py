@@ -8,7 +8,7 @@ byte order.
 import enum
 import struct
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 HEADER = struct.Struct("=III")  # request, flags, payload bytes
 VERSION = 1
@@ -19,16 +19,22 @@ FLAG_NEED_REPLY = 8
 MAX_PAYLOAD_BYTES = 4096
 MAX_FDS = 8
 MAX_RINGS = 257
+MAX_MEM_SLOTS = 509
 
 U64 = struct.Struct("=Q")
 VRING_STATE = struct.Struct("=II")  # index, number
 VRING_ADDR = struct.Struct("=IIQQQQ")  # index, flags, descriptors, used, available, log
 MEMORY_HEADER = struct.Struct("=II")  # regions, padding
 MEMORY_REGION = struct.Struct("=QQQQ")  # guest address, bytes, user address, offset in the file
+MEMORY_SLOT = struct.Struct("=QQQQQ")  # padding and one region
+DEVICE_STATE_FD = struct.Struct("=II")  # direction, phase
 CONFIG_HEADER = struct.Struct("=III")  # offset, bytes, flags
 
 VRING_INDEX_MASK = 0xFF
 VRING_NO_FD = 0x100
+
+STATE_SAVE, STATE_LOAD = 0, 1  # directions of SET_DEVICE_STATE_FD
+STATE_STOPPED = 0  # its only phase
 
 # struct virtio_net_config up to the MTU: MAC, status, pairs, MTU (virtio 1.2, 5.1.4).
 NET_CONFIG = struct.Struct("=6sHHH")
@@ -37,13 +43,15 @@ NET_STATUS_LINK_UP = 1
 
 
 class Request(enum.IntEnum):
-    """What a front-end may ask of us."""
+    """What a front-end may ask, also of backends unlike us."""
 
     GET_FEATURES = 1
     SET_FEATURES = 2
     SET_OWNER = 3
     RESET_OWNER = 4
     SET_MEM_TABLE = 5
+    SET_LOG_BASE = 6
+    SET_LOG_FD = 7
     SET_VRING_NUM = 8
     SET_VRING_ADDR = 9
     SET_VRING_BASE = 10
@@ -55,18 +63,68 @@ class Request(enum.IntEnum):
     SET_PROTOCOL_FEATURES = 16
     GET_QUEUE_NUM = 17
     SET_VRING_ENABLE = 18
+    SEND_RARP = 19
+    NET_SET_MTU = 20
     SET_BACKEND_REQ_FD = 21
+    IOTLB_MSG = 22
+    SET_VRING_ENDIAN = 23
     GET_CONFIG = 24
     SET_CONFIG = 25
+    CREATE_CRYPTO_SESSION = 26
+    CLOSE_CRYPTO_SESSION = 27
+    POSTCOPY_ADVISE = 28
+    POSTCOPY_LISTEN = 29
+    POSTCOPY_END = 30
+    GET_INFLIGHT_FD = 31
+    SET_INFLIGHT_FD = 32
+    GPU_SET_SOCKET = 33
+    RESET_DEVICE = 34
+    VRING_KICK = 35
+    GET_MAX_MEM_SLOTS = 36
+    ADD_MEM_REG = 37
+    REM_MEM_REG = 38
+    SET_STATUS = 39
+    GET_STATUS = 40
+    GET_SHARED_OBJECT = 41
+    SET_DEVICE_STATE_FD = 42
+    CHECK_DEVICE_STATE = 43
+    GET_SHMEM_CONFIG = 44
 
 
 class ProtocolFeature(enum.IntFlag):
-    """Bits of GET_PROTOCOL_FEATURES that we offer."""
+    """Bits of GET_PROTOCOL_FEATURES, by name also where we do not offer them."""
 
     MQ = 1 << 0
+    LOG_SHMFD = 1 << 1
+    RARP = 1 << 2
     REPLY_ACK = 1 << 3
+    MTU = 1 << 4
     BACKEND_REQ = 1 << 5
+    CROSS_ENDIAN = 1 << 6
+    CRYPTO_SESSION = 1 << 7
+    PAGEFAULT = 1 << 8
     CONFIG = 1 << 9
+    BACKEND_SEND_FD = 1 << 10
+    HOST_NOTIFIER = 1 << 11
+    INFLIGHT_SHMFD = 1 << 12
+    RESET_DEVICE = 1 << 13
+    INBAND_NOTIFICATIONS = 1 << 14
+    CONFIGURE_MEM_SLOTS = 1 << 15
+    STATUS = 1 << 16
+    XEN_MMAP = 1 << 17
+    SHARED_OBJECT = 1 << 18
+    DEVICE_STATE = 1 << 19
+
+
+class DeviceStatus(enum.IntFlag):
+    """The driver's progress (virtio 1.2, 2.1)."""
+
+    ACKNOWLEDGE = 1
+    DRIVER = 2
+    DRIVER_OK = 4
+    FEATURES_OK = 8
+    NEEDS_RESET = 64
+    FAILED = 128
 
 
 class Feature(enum.IntFlag):
@@ -103,9 +161,15 @@ class Feature(enum.IntFlag):
 
 OFFERED_PROTOCOL_FEATURES = (
     ProtocolFeature.MQ
+    | ProtocolFeature.RARP
     | ProtocolFeature.REPLY_ACK
+    | ProtocolFeature.MTU
     | ProtocolFeature.BACKEND_REQ
     | ProtocolFeature.CONFIG
+    | ProtocolFeature.RESET_DEVICE
+    | ProtocolFeature.CONFIGURE_MEM_SLOTS
+    | ProtocolFeature.STATUS
+    | ProtocolFeature.DEVICE_STATE
 )
 
 # Every port's, always: a set that changed over a restart makes QEMU drop the connection.  MAC joins
@@ -182,16 +246,18 @@ class Header:
 
 @dataclass(frozen=True)
 class RegionSpec:
-    """One region of SET_MEM_TABLE.
+    """One region of guest memory; equal when it is the same memory at the same places.
 
-    fd: stays the caller's; it may be closed once the region is mapped.
+    file: what fd is open on, as (device, inode).  fd: stays the caller's; it may be closed once the
+    region is mapped.
     """
 
     guest: int
     size_bytes: int
     user: int
     offset: int
-    fd: int
+    file: tuple[int, int]
+    fd: int = field(compare=False)
 
 
 def request_name(number: int) -> str:

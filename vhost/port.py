@@ -63,7 +63,7 @@ class VhostPort:
         self._port = Port(port_id)
         self.c_port: object = self._port.cdata
         self.c_rxqs: list[object] = []
-        self._device = CoreDevice(self._port, switch, self.c_rxqs)
+        self._device = CoreDevice(self._port, switch, self.c_rxqs, loop)
         self._listener: sockets.Listener | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._connection: Connection | None = None
@@ -290,6 +290,7 @@ class VhostPort:
             "last_step": self._last_step,
             "features": [],
             "protocol_features": [],
+            "device_status": [],
             "mtu_bytes": self.config.mtu_bytes,
             "mac": self.config.mac.hex(":") if self.config.mac else None,
             "pairs": self._port.pairs if self._backend else 0,

@@ -29,8 +29,12 @@ class RingSpec:
 class Device(Protocol):
     """What the machine acts on.  Methods raise RefusedError when it cannot be done."""
 
+    def memory_file(self, fd: int) -> tuple[int, int]:
+        """Device and inode of a file that holds memory."""
+
     def replace_memory(self, regions: Sequence[RegionSpec]) -> list[int]:
-        """Map these instead of what was mapped; running rings move over.
+        """List these instead of what was listed; what is in both stays mapped, and rings that do
+        not lie in what goes do not notice.
 
         Returns the indices of rings that could not go on and are stopped now.
         """
@@ -54,6 +58,22 @@ class Device(Protocol):
 
     def set_max_pairs(self, pairs: int) -> None: ...
 
+    def announce(self, mac: bytes) -> None:
+        """Tell everyone on the bridge that mac is behind this port."""
+
+    def end_announcements(self) -> None: ...
+
+    def send_state(self, fd: int, data: bytes) -> None:
+        """Write data, which fits a pipe, and end the stream.  Takes fd over."""
+
+    def receive_state(self, fd: int) -> None:
+        """Begin to read what comes through fd until its end.  Takes fd over."""
+
+    def received_state(self) -> bytes:
+        """All that came; refused when it has not ended, or is longer than any state of ours."""
+
+    def end_transfer(self) -> None: ...
+
     def close_fd(self, fd: int) -> None: ...
 
 
@@ -69,3 +89,4 @@ class Ring:
     error_fd: int = -1
     enabled: bool = False
     started: bool = False
+    reason: str = ""  # why it stopped or could not start, when that was not asked for

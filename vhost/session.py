@@ -12,6 +12,9 @@ from vhost.messages import Feature, ProtocolFeature, RegionSpec
 from vhost.rings import Device, Ring, RingSpec
 
 MAX_PAIRS = 128
+# A control ring stands behind the rings of all pairs, and messages with descriptors have room for
+# ring numbers up to 255.
+MAX_PAIRS_WITH_CONTROL = 127
 
 
 @dataclass
@@ -27,11 +30,13 @@ class Session:
     mtu_bytes: int
     features: int = 0
     protocol_features: int = 0
-    has_memory: bool = False
     regions: tuple[RegionSpec, ...] = ()
     rings: dict[int, Ring] = field(default_factory=dict)
     last_step: str = "connected"
     backend_fd: int = -1
+    is_ack_wanted: bool = False  # for the message that is being served
+    status: int = 0  # DeviceStatus
+    is_loading: bool = False  # device state comes in
 
     # ---- what was negotiated
 
@@ -39,9 +44,20 @@ class Session:
         return bool(self.protocol_features & feature)
 
     @property
+    def pairs_offered(self) -> int:
+        """A front-end that reads our configuration space lets our number say where the control ring
+        is; any other has counted its pairs itself, and keeps the control ring."""
+        return MAX_PAIRS_WITH_CONTROL if self.has(ProtocolFeature.CONFIG) else MAX_PAIRS
+
+    @property
     def max_pairs(self) -> int:
         """Pairs the guest may use: one unless the front-end can tell us about more."""
-        return MAX_PAIRS if self.features & Feature.MQ and self.has(ProtocolFeature.MQ) else 1
+        is_many = self.features & Feature.MQ and self.has(ProtocolFeature.MQ)
+        return self.pairs_offered if is_many else 1
+
+    @property
+    def has_memory(self) -> bool:
+        return bool(self.regions)
 
     # ---- rings
 
@@ -88,6 +104,7 @@ class Session:
             )
         )
         ring.started = True
+        ring.reason = ""
 
     def stop(self, index: int, ring: Ring) -> None:
         ring.base = self.device.stop_ring(index)
@@ -108,6 +125,11 @@ class Session:
         if index < control:
             return "tx" if index % 2 else "rx"
         return "control" if index == control and self.features & Feature.CTRL_VQ else "none"
+
+    def stop_rings(self) -> None:
+        for index, ring in self.rings.items():
+            if ring.started:
+                self.stop(index, ring)
 
     def _role(self, index: int) -> str:
         role = self.role_name(index)

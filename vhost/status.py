@@ -6,7 +6,7 @@ Reads the protocol machine and the device; changes nothing.
 from vhost import messages as m
 from vhost.backend import Backend
 from vhost.device import CoreDevice
-from vhost.messages import Feature, ProtocolFeature
+from vhost.messages import DeviceStatus, Feature, ProtocolFeature
 from vhost.rings import Ring
 
 Row = dict[str, object]
@@ -26,6 +26,7 @@ def connection_status(backend: Backend, device: CoreDevice) -> Row:
         "reason": handshake_reason(backend, device),
         "features": m.feature_names(backend.features),
         "protocol_features": m.feature_names(backend.protocol_features, ProtocolFeature),
+        "device_status": m.feature_names(backend.status, DeviceStatus),
         "queues": queue_rows(backend, device),
         "regions": [
             {
@@ -71,6 +72,8 @@ def ring_reason(ring: Ring) -> str:
     """What a ring waits for before it starts; "" when it has."""
     if ring.started:
         return ""
+    if ring.reason:
+        return ring.reason
     if not ring.num:
         return "waiting for SET_VRING_NUM"
     if ring.addresses is None:

@@ -127,7 +127,7 @@ int main(void)
     port = vhost_port_new(1);
     CHECK(fd >= 0 && ftruncate(fd, MEMORY_BYTES) == 0);
     CHECK(mem_region_map(port, fd, GPA, MEMORY_BYTES, USER, 0, &ram) == 0);
-    CHECK(mem_table_add(t, ram) == 0);
+    CHECK(mem_table_set(t, &ram, 1) == 0);
     for (uint16_t i = 0; i < NUM; i++)
         post(i);
     struct vhost_queue *q = ring_start(t, calls[0]);

@@ -34,7 +34,7 @@ enum { RX_RING, TX_RING, CONTROL_RING, RINGS };
 
 /* Two guests in league: they share their memory, so a frame may be copied onto itself. */
 static struct port *port, *receiver;
-static struct mem_region *first, *regions[4];
+static struct mem_region *first, *regions[2], *receiver_regions[2];
 static struct mem_table *mem, *receiver_mem;
 static struct breath breath;
 static uint32_t mutating, mutations;
@@ -74,9 +74,10 @@ static struct mem_region *region_new(uint64_t gpa)
     CHECK(fd >= 0 && ftruncate(fd, REGION_BYTES) == 0);
     CHECK(mem_region_map(port, fd, gpa, REGION_BYTES, USER + gpa, 0, &r) == 0);
     CHECK(mem_region_map(receiver, fd, gpa, REGION_BYTES, USER + gpa, 0, &other) == 0);
-    CHECK(mem_table_add(mem, r) == 0 && mem_table_add(receiver_mem, other) == 0);
-    regions[count++] = r;
-    regions[count++] = other;
+    regions[count] = r;
+    receiver_regions[count++] = other;
+    CHECK(mem_table_set(mem, regions, count) == 0);
+    CHECK(mem_table_set(receiver_mem, receiver_regions, count) == 0);
     close(fd);
     return r;
 }
@@ -135,8 +136,8 @@ static struct vhost_queue *start(uint32_t ring, uint64_t features)
 
 static bool in_memory(const struct segment *s)
 {
-    for (uint32_t i = 0; i < mem->count; i++) {
-        const struct mem_region *r = &mem->regions[i];
+    for (uint32_t i = 0; i < mem->list->count; i++) {
+        const struct mem_entry *r = &mem->list->entries[i];
         if (s->base >= r->base && s->base + s->len_bytes <= r->base + r->size_bytes)
             return true;
     }

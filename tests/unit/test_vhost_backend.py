@@ -1,114 +1,13 @@
-"""The protocol machine with a device that only writes down what is asked of it."""
+"""The protocol machine: negotiation, configuration space, rings."""
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import pytest
 
+from tests.fakes.wire import ALL, MAC, SPLIT, Wire, u64
 from vhost import messages as m
-from vhost.backend import Backend
-from vhost.errors import RefusedError, RemoteError
-from vhost.messages import Feature, Header, ProtocolFeature, RegionSpec, Request
-from vhost.rings import RingSpec
-
-MAC = bytes.fromhex("02000000000a")
-ALL = int(m.OFFERED_FEATURES)
-SPLIT = ALL & ~Feature.RING_PACKED
-PROTOCOL = int(m.OFFERED_PROTOCOL_FEATURES)
-
-
-@dataclass
-class FakeDevice:
-    running: dict[int, RingSpec] = field(default_factory=dict)
-    regions: tuple[RegionSpec, ...] = ()
-    closed: list[int] = field(default_factory=list)
-    calls: list[tuple[int, int]] = field(default_factory=list)
-    forgotten: list[int] = field(default_factory=list)
-    pairs: int = 0
-    refuse: bool = False
-
-    def replace_memory(self, regions: Sequence[RegionSpec]) -> list[int]:
-        if self.refuse:
-            raise RefusedError("cannot map")
-        self.regions = tuple(regions)
-        return []
-
-    def start_ring(self, spec: RingSpec) -> None:
-        if self.refuse:
-            raise RefusedError("cannot start")
-        assert spec.index not in self.running
-        self.running[spec.index] = spec
-
-    def stop_ring(self, index: int) -> int:
-        del self.running[index]
-        return 77
-
-    def forget_ring(self, index: int) -> None:
-        assert index not in self.running
-        self.forgotten.append(index)
-
-    def enable_ring(self, index: int, enabled: bool) -> None:
-        self.calls.append((index, int(enabled)))
-
-    def set_call(self, index: int, fd: int) -> None:
-        self.calls.append((index, fd))
-
-    def set_max_pairs(self, pairs: int) -> None:
-        self.pairs = pairs
-
-    def close_fd(self, fd: int) -> None:
-        self.closed.append(fd)
-
-
-@dataclass
-class Wire:
-    """A front-end's hand: sends messages, takes answers."""
-
-    device: FakeDevice = field(default_factory=FakeDevice)
-
-    def __post_init__(self) -> None:
-        self.backend = Backend(self.device, ALL, MAC, 1400)
-
-    def send(
-        self, request: int, payload: bytes = b"", fds: Sequence[int] = (), flags: int = m.VERSION
-    ) -> bytes | None:
-        """The answer's payload, or None.  Descriptors that nobody kept are closed."""
-        left = list(fds)
-        try:
-            self.backend.receive_message(Header(request, flags, len(payload)), payload, left)
-        finally:
-            self.device.closed += left
-        replies = self.backend.replies_to_send()
-        if not replies:
-            return None
-        (reply,) = replies
-        number, reply_flags, size = m.HEADER.unpack_from(reply)
-        assert (number, reply_flags, size) == (request, m.VERSION | m.FLAG_REPLY, len(reply) - 12)
-        return reply[12:]
-
-    def asked(self, request: int, payload: bytes = b"", fds: Sequence[int] = ()) -> int | None:
-        """The answer to a message that wants one."""
-        answer = self.send(request, payload, fds, m.VERSION | m.FLAG_NEED_REPLY)
-        return None if answer is None else int(m.U64.unpack(answer)[0])
-
-    def negotiate(self, features: int = SPLIT, protocol: int = PROTOCOL) -> None:
-        self.send(Request.SET_PROTOCOL_FEATURES, m.U64.pack(protocol))
-        self.send(Request.SET_FEATURES, m.U64.pack(features))
-
-    def ready(self, index: int, kick: int = 50) -> None:
-        """All that a ring needs, its kick last."""
-        self.send(Request.SET_VRING_NUM, m.VRING_STATE.pack(index, 256))
-        self.send(Request.SET_VRING_BASE, m.VRING_STATE.pack(index, 0))
-        self.send(Request.SET_VRING_ADDR, m.VRING_ADDR.pack(index, 0, 1, 2, 3, 0))
-        self.send(Request.SET_VRING_CALL, m.U64.pack(index), [kick + 1])
-        self.send(Request.SET_VRING_KICK, m.U64.pack(index), [kick])
-
-    def memory(self, count: int = 1, fds: Sequence[int] = (40,)) -> bytes | None:
-        payload = m.MEMORY_HEADER.pack(count, 0)
-        for i in range(min(count, 9)):
-            payload += m.MEMORY_REGION.pack(i << 20, 4096, i << 20, 0)
-        return self.send(Request.SET_MEM_TABLE, payload, fds)
+from vhost.errors import RemoteError
+from vhost.messages import Feature, ProtocolFeature, Request
 
 
 @pytest.fixture
@@ -118,18 +17,13 @@ def wire() -> Wire:
     return wire
 
 
-def u64(answer: bytes | None) -> int:
-    assert answer is not None
-    return int(m.U64.unpack(answer)[0])
-
-
 # ---- features
 
 
 def test_what_is_offered() -> None:
     wire = Wire()
     assert u64(wire.send(Request.GET_FEATURES)) == ALL
-    assert u64(wire.send(Request.GET_PROTOCOL_FEATURES)) == PROTOCOL
+    assert u64(wire.send(Request.GET_PROTOCOL_FEATURES)) == int(m.OFFERED_PROTOCOL_FEATURES)
     assert u64(wire.send(Request.GET_QUEUE_NUM)) == 128
 
 
@@ -150,6 +44,8 @@ def test_an_answer_is_given_when_asked_for_and_possible() -> None:
 
 
 def test_one_pair_unless_the_front_end_can_tell_about_more(wire: Wire) -> None:
+    assert wire.device.pairs == 127, "and a control ring that messages can name"
+    wire.negotiate(protocol=int(ProtocolFeature.MQ))
     assert wire.device.pairs == 128
     wire.negotiate(protocol=int(ProtocolFeature.REPLY_ACK))
     assert wire.device.pairs == 1
@@ -164,7 +60,7 @@ def test_configuration_space(wire: Wire) -> None:
     answer = wire.send(Request.GET_CONFIG, m.CONFIG_HEADER.pack(0, 12, 0) + bytes(12))
     assert answer is not None
     assert answer[:12] == m.CONFIG_HEADER.pack(0, 12, 0)
-    assert answer[12:] == MAC + struct.pack("<HHH", 1, 128, 1400)
+    assert answer[12:] == MAC + struct.pack("<HHH", 1, 127, 1400)
     wire.negotiate(protocol=int(ProtocolFeature.CONFIG))
     answer = wire.send(Request.GET_CONFIG, m.CONFIG_HEADER.pack(8, 248, 0) + bytes(248))
     assert answer is not None
@@ -269,7 +165,9 @@ def test_without_protocol_features_every_ring_is_enabled() -> None:
     assert [spec.enabled for spec in wire.device.running.values()] == [True, True]
 
 
-@pytest.mark.parametrize(("index", "role"), [(0, "rx"), (1, "tx"), (2, "rx"), (255, "tx")], ids=str)
+@pytest.mark.parametrize(
+    ("index", "role"), [(0, "rx"), (1, "tx"), (2, "rx"), (253, "tx"), (254, "control")], ids=str
+)
 def test_roles_with_many_pairs(wire: Wire, index: int, role: str) -> None:
     wire.memory()
     wire.ready(index)
@@ -356,7 +254,7 @@ def test_refusals_are_answered_when_answers_are_wanted(wire: Wire) -> None:
     assert wire.asked(Request.SET_MEM_TABLE, payload, [40]) == 1
     assert not wire.backend.has_memory
     assert wire.asked(99) == 1
-    assert "not supported" in wire.backend.last_step
+    assert "not offered" in wire.backend.last_step
     with pytest.raises(RemoteError):
         wire.memory()
 

@@ -310,10 +310,11 @@ def test_memory_without_the_rings_stops_them_and_says_so() -> None:
         b.ram, former = other, b.ram
         payload = m.MEMORY_HEADER.pack(1, 0)
         payload += m.MEMORY_REGION.pack(0x9000_0000, 1 << 20, 0x9000_0000, 0)
-        assert b.tell(Request.SET_MEM_TABLE, payload, [other.regions[0].fd]) != 0
+        assert b.tell(Request.SET_MEM_TABLE, payload, [other.regions[0].fd]) == 0
         queues = box.ports[1].status()["queues"]
         assert isinstance(queues, list)
         assert [q["started"] for q in queues] == [False, False]
+        assert {q["reason"] for q in queues} == {"its memory was removed"}
         former.close()
 
 

@@ -140,8 +140,8 @@ def test_the_node_that_holds_most_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     with VhostBox(1) as box:
         box.front(0).boot()
         region: Region = box.fronts[0].ram.regions[0]
-        spec = m.RegionSpec(region.gpa, region.size, region.user, 0, -1)
-        sizes = [(spec, 1), (m.RegionSpec(0, 100, 0, 0, -1), 0), (spec, None)]
+        spec = m.RegionSpec(region.gpa, region.size, region.user, 0, (0, 0), -1)
+        sizes = [(spec, 1), (m.RegionSpec(0, 100, 0, 0, (0, 0), -1), 0), (spec, None)]
         monkeypatch.setattr(CoreDevice, "regions", property(lambda _: sizes))
         assert status(box)["numa_node"] == 1
         monkeypatch.setattr(CoreDevice, "regions", property(lambda _: [(spec, None)]))

@@ -13,7 +13,7 @@
 enum {
     VHOST_MAX_PAIRS = 128,
     VHOST_MAX_RINGS = 257,         /* 128 pairs and the control queue */
-    VHOST_MAX_REGIONS = 8,         /* SET_MEM_TABLE carries no more */
+    VHOST_MAX_REGIONS = 509,       /* as many as the kernel's vhost has slots for */
     VIRTQ_MAX_NUM = 32768,         /* virtio 1.2, 2.7 and 2.8: largest ring */
     VHOST_STATE_USED = 1024,       /* chains of one batch: as many as one frame may take */
     VHOST_NO_SLOT = 65536
@@ -99,8 +99,8 @@ struct vhost_queue_status {
 /* ---- memory.c */
 
 /* Maps size_bytes of fd from offset on, as guest-physical address gpa and front-end address user.
- * -EINVAL: zero, overflowing; -EBADF: not a file that holds memory; -EFBIG: the file is shorter;
- * -EMFILE: more regions than the process may have; mmap's errors.  When the file shrinks beneath
+ * -EINVAL: zero, overflowing; -EBADF: not memory (memfd, tmpfs, hugetlbfs); -EFBIG: the file is
+ * shorter; -EMFILE: more regions than the process may have; mmap's errors.  When the file shrinks beneath
  * the mapping, the port's memory is lost: see vhost_port_memory_lost(). */
 int mem_region_map(struct port *p, int fd, uint64_t gpa, uint64_t size_bytes, uint64_t user,
                    uint64_t offset, struct mem_region **out);
@@ -109,8 +109,11 @@ void mem_region_unmap(struct mem_region *r);
 int mem_region_node(const struct mem_region *r);
 struct mem_table *mem_table_new(void);
 void mem_table_free(struct mem_table *t);
-/* Lists a region, which must outlive the table.  -EEXIST: overlaps; -ENOSPC: too many. */
-int mem_table_add(struct mem_table *t, const struct mem_region *r);
+/* Any time: lists these regions from now on, which must outlive the list.  What was listed before is
+ * freed by mem_table_reap(), and may be unmapped, when every worker is past this.  -EEXIST: two
+ * overlap; -ENOSPC: too many; then nothing has changed. */
+int mem_table_set(struct mem_table *t, struct mem_region *const *regions, uint32_t count);
+void mem_table_reap(struct mem_table *t);
 
 /* ---- vhost_port.c */
 
@@ -128,6 +131,14 @@ uint32_t vhost_port_pairs(const struct port *p);
  * middle of it until vhost_port_reap(), which is called when every worker is past this. */
 int vhost_port_set_tx(struct port *p, struct vhost_queue *const *queues, uint32_t count);
 void vhost_port_reap(struct port *p);
+
+/* ---- announce.c */
+
+/* A receive queue like any other, to be listed by whoever announces. */
+struct rxq *vhost_port_announcer(struct port *p);
+/* Any time: everyone on the bridge shall hear of mac (6 bytes) from this port.  -EAGAIN: too many
+ * are waiting. */
+int vhost_port_announce(struct port *p, const uint8_t *mac);
 
 /* ---- vhost_queue.c */
 

@@ -9,6 +9,7 @@
  * Threads:    see memory.h.  The handler reads `slots` without a lock; the control thread fills a
  *             slot before it publishes its start, and clears the start before it unmaps.
  */
+#define _GNU_SOURCE /* F_GET_SEALS */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -20,7 +21,7 @@
 
 #include "vhost/core/memory.h"
 
-enum { MAX_SLOTS = 4096 };
+enum { MAX_SLOTS = 16384 };
 #define PAGE_BYTES 4096ull
 #define HUGETLBFS_MAGIC_NUMBER 0x958458f6 /* linux/magic.h */
 #define LARGEST_REGION_BYTES (1ull << 46) /* half of what an x86-64 process can map */
@@ -82,46 +83,98 @@ void mem_region_unmap(struct mem_region *r)
     free(r);
 }
 
-struct mem_table *mem_table_new(void) { return calloc(1, sizeof(struct mem_table)); }
+struct mem_table *mem_table_new(void)
+{
+    struct mem_table *t = calloc(1, sizeof(*t));
+    if (t == NULL)
+        return NULL;
+    t->list = calloc(1, sizeof(*t->list));
+    if (t->list == NULL) {
+        free(t);
+        return NULL;
+    }
+    return t;
+}
 
-void mem_table_free(struct mem_table *t) { free(t); }
+void mem_table_free(struct mem_table *t)
+{
+    mem_table_reap(t);
+    free(t->list);
+    free(t);
+}
 
 static bool ranges_meet(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes)
 {
     return a < b + b_bytes && b < a + a_bytes;
 }
 
-int mem_table_add(struct mem_table *t, const struct mem_region *r)
+static int list_add(struct mem_list *list, const struct mem_region *r)
 {
     uint32_t at = 0;
-    if (t->count == VHOST_MAX_REGIONS)
-        return -ENOSPC;
-    for (uint32_t i = 0; i < t->count; i++) {
-        const struct mem_region *other = &t->regions[i];
+    for (uint32_t i = 0; i < list->count; i++) {
+        const struct mem_entry *other = &list->entries[i];
         if (ranges_meet(r->gpa, r->size_bytes, other->gpa, other->size_bytes) ||
             ranges_meet(r->user, r->size_bytes, other->user, other->size_bytes))
             return -EEXIST;
         if (other->gpa < r->gpa)
             at = i + 1;
     }
-    memmove(&t->regions[at + 1], &t->regions[at], (t->count - at) * sizeof(*r));
-    t->regions[at] = *r;
-    t->count++;
+    memmove(&list->entries[at + 1], &list->entries[at],
+            (list->count - at) * sizeof(list->entries[0]));
+    list->entries[at] = (struct mem_entry){
+        .gpa = r->gpa, .size_bytes = r->size_bytes, .user = r->user, .base = r->base};
+    list->count++;
     return 0;
 }
 
-const struct mem_region *mem_find(const struct mem_table *t, uint64_t gpa)
+int mem_table_set(struct mem_table *t, struct mem_region *const *regions, uint32_t count)
 {
-    for (uint32_t i = 0; i < t->count; i++)
-        if (gpa - t->regions[i].gpa < t->regions[i].size_bytes)
-            return &t->regions[i];
-    return NULL;
+    if (count > VHOST_MAX_REGIONS)
+        return -ENOSPC;
+    struct mem_list *list = calloc(1, sizeof(*list));
+    if (list == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++) {
+        int rc = list_add(list, regions[i]);
+        if (rc < 0) {
+            free(list);
+            return rc;
+        }
+    }
+    list->former = t->list;
+    store_release(&t->list, list); /* pairs with mem_at */
+    return 0;
+}
+
+void mem_table_reap(struct mem_table *t)
+{
+    while (t->list->former != NULL) {
+        struct mem_list *former = t->list->former;
+        t->list->former = former->former;
+        free(former);
+    }
+}
+
+const struct mem_entry *mem_find(const struct mem_list *list, uint64_t gpa)
+{
+    uint32_t low = 0, high = list->count; /* the first entry behind gpa is in [low, high] */
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (list->entries[middle].gpa <= gpa)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == 0 || gpa - list->entries[low - 1].gpa >= list->entries[low - 1].size_bytes)
+        return NULL;
+    return &list->entries[low - 1];
 }
 
 uint8_t *mem_user(const struct mem_table *t, uint64_t user, uint64_t len_bytes)
 {
-    for (uint32_t i = 0; i < t->count; i++) {
-        const struct mem_region *r = &t->regions[i];
+    const struct mem_list *list = t->list; /* the control thread's own */
+    for (uint32_t i = 0; i < list->count; i++) {
+        const struct mem_entry *r = &list->entries[i];
         uint64_t offset = user - r->user;
         if (offset < r->size_bytes)
             return len_bytes <= r->size_bytes - offset ? r->base + offset : NULL;
@@ -129,15 +182,17 @@ uint8_t *mem_user(const struct mem_table *t, uint64_t user, uint64_t len_bytes)
     return NULL;
 }
 
-/* Only files keep what is written to them for both sides: no pipes, sockets or devices. */
+/* Only memory: memfd, tmpfs, hugetlbfs, which are the files that have seals.  A file of any other
+ * kind may lie with a server of the front-end's own (FUSE, NFS), and then whoever touches it, or
+ * only asks for its size, waits for as long as that server likes. */
 static int file_check(int fd, uint64_t end, uint64_t *page_bytes)
 {
     struct stat st;
     struct statfs fs;
+    if (fcntl(fd, F_GET_SEALS) < 0)
+        return -EBADF;
     if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
         return -errno;
-    if (!S_ISREG(st.st_mode))
-        return -EBADF;
     if (end > (uint64_t)st.st_size)
         return -EFBIG;
     /* Huge pages map at multiples of their own size only, offset and length alike. */

@@ -1,8 +1,10 @@
 /* memory.h - the guest's memory as we map it, and the translation of its addresses.
  *
- * A table lists regions and never changes while a ring uses it.  Every translation checks address
- * and length: a buffer may end in another region than it starts in, so what comes back is the part
- * that lies in one piece.
+ * A table belongs to one port for its whole life.  What it lists is replaced as a whole, under
+ * traffic: a list never changes once it is published, and the former one is freed, and what it
+ * alone mapped unmapped, when every worker is past it.  Every translation checks address and
+ * length: a buffer may end in another region than it starts in, so what comes back is the part that
+ * lies in one piece.
  *
  * Untrusted:  fds, addresses, sizes and offsets come from the front-end, addresses and lengths of
  *             buffers from the guest.
@@ -25,9 +27,22 @@ struct mem_region {
     uint32_t slot;        /* in the SIGBUS handler's table */
 };
 
-struct mem_table {
+/* What a translation needs of a region. */
+struct mem_entry {
+    uint64_t gpa;
+    uint64_t size_bytes;  /* 0 behind the last one: nothing is found there */
+    uint64_t user;
+    uint8_t *base;
+};
+
+struct mem_list {
+    struct mem_list *former; /* the one before, still in someone's hands */
     uint32_t count;
-    struct mem_region regions[VHOST_MAX_REGIONS]; /* ordered by gpa */
+    struct mem_entry entries[VHOST_MAX_REGIONS]; /* ordered by gpa */
+};
+
+struct mem_table {
+    struct mem_list *list;   /* any thread reads it, once per translation; never NULL */
 };
 
 /* What lost memory sets off; lives in the port. */
@@ -38,24 +53,25 @@ struct mem_alarm {
 
 struct mem_alarm *vhost_port_alarm(struct port *p);
 
-/* The region that holds gpa, or NULL. */
-const struct mem_region *mem_find(const struct mem_table *t, uint64_t gpa);
+/* The entry that holds gpa, or NULL. */
+const struct mem_entry *mem_find(const struct mem_list *list, uint64_t gpa);
 
 /* Where len_bytes of front-end addresses lie in one piece, or NULL. */
 uint8_t *mem_user(const struct mem_table *t, uint64_t user, uint64_t len_bytes);
 
 /* Where gpa lies; *part becomes how many of len_bytes follow in one piece.  NULL: nowhere.
- * hint: any number below the table's count or 0; remembers the region. */
+ * hint: 0 at first; remembers the entry, and may be of another list: it is checked like any. */
 static inline uint8_t *mem_at(const struct mem_table *t, uint32_t *hint, uint64_t gpa,
                               uint32_t len_bytes, uint32_t *part)
 {
-    const struct mem_region *r = &t->regions[*hint];
+    const struct mem_list *list = load_acquire(&t->list); /* pairs with mem_table_set */
+    const struct mem_entry *r = &list->entries[*hint];
     uint64_t offset = gpa - r->gpa;
     if (unlikely(offset >= r->size_bytes)) {
-        r = mem_find(t, gpa);
+        r = mem_find(list, gpa);
         if (r == NULL)
             return NULL;
-        *hint = (uint32_t)(r - t->regions);
+        *hint = (uint32_t)(r - list->entries);
         offset = gpa - r->gpa;
     }
     uint64_t rest = r->size_bytes - offset;

@@ -16,14 +16,22 @@ struct port *vhost_port_new(uint16_t id)
         return NULL;
     vp->max_pairs = vp->pairs = 1;
     vp->alarm.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (vp->alarm.event_fd < 0 || port_init(&vp->port, id) < 0) {
-        if (vp->alarm.event_fd >= 0)
-            close(vp->alarm.event_fd);
-        free(vp);
-        return NULL;
-    }
+    if (vp->alarm.event_fd < 0)
+        goto no_event;
+    if (announcer_init(&vp->announcer, &vp->port) < 0)
+        goto no_announcer;
+    if (port_init(&vp->port, id) < 0)
+        goto no_port;
     vp->port.tx = vhost_port_tx;
     return &vp->port;
+
+no_port:
+    announcer_fini(&vp->announcer);
+no_announcer:
+    close(vp->alarm.event_fd);
+no_event:
+    free(vp);
+    return NULL;
 }
 
 void vhost_port_free(struct port *p)
@@ -32,6 +40,7 @@ void vhost_port_free(struct port *p)
     vhost_port_reap(p);
     free(vp->txset);
     close(vp->alarm.event_fd);
+    announcer_fini(&vp->announcer);
     port_fini(p);
     free(vp);
 }

@@ -6,6 +6,7 @@
 #ifndef VHOST_PORT_H
 #define VHOST_PORT_H
 
+#include "vhost/core/announce.h"
 #include "vhost/core/vhost_queue.h"
 
 /* The RX rings that take frames.  Immutable; swapped by pointer. */
@@ -19,6 +20,7 @@ struct vhost_port {
     struct port port;
     struct vhost_txset *txset;       /* any worker reads it, once per transmit */
     struct mem_alarm alarm;          /* any thread sets it */
+    struct announcer announcer;
     uint32_t max_pairs;
     uint32_t pairs;                  /* set by the guest's command, by the worker that serves it */
 };
