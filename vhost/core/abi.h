@@ -100,8 +100,8 @@ struct vhost_queue_status {
 
 /* Maps size_bytes of fd from offset on, as guest-physical address gpa and front-end address user.
  * -EINVAL: zero, overflowing; -EBADF: not memory (memfd, tmpfs, hugetlbfs); -EFBIG: the file is
- * shorter; -EMFILE: more regions than the process may have; mmap's errors.  When the file shrinks beneath
- * the mapping, the port's memory is lost: see vhost_port_memory_lost(). */
+ * shorter; -EMFILE: more regions than the process may have; mmap's errors.  When the file shrinks
+ * beneath the mapping, the port's memory is lost: see vhost_port_memory_lost(). */
 int mem_region_map(struct port *p, int fd, uint64_t gpa, uint64_t size_bytes, uint64_t user,
                    uint64_t offset, struct mem_region **out);
 void mem_region_unmap(struct mem_region *r);
