@@ -99,13 +99,13 @@ def set_status(session: Session, payload: bytes, _fds: list[int]) -> None:
         raise RefusedError(f"{status:#x} is no device status")
     session.status = status
     if status == 0:
-        session.stop_rings()
+        session.reset_rings()
 
 
 def reset_device(session: Session, _payload: bytes, _fds: list[int]) -> None:
     """To the initial state, except for owner, memory and the descriptors that QEMU sends once, when
     it connects: who calls whom is no state of the device."""
-    session.stop_rings()
+    session.reset_rings()
     for ring in session.rings.values():
         session.close_fd(ring.kick_fd)
     session.rings = {

@@ -126,10 +126,12 @@ class Session:
             return "tx" if index % 2 else "rx"
         return "control" if index == control and self.features & Feature.CTRL_VQ else "none"
 
-    def stop_rings(self) -> None:
+    def reset_rings(self) -> None:
+        """Stop all, and let nothing of them be gone on from."""
         for index, ring in self.rings.items():
             if ring.started:
                 self.stop(index, ring)
+            self.device.forget_ring(index)
 
     def _role(self, index: int) -> str:
         role = self.role_name(index)

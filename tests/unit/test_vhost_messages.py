@@ -158,6 +158,7 @@ def test_status_is_kept_and_zero_stops_the_rings(wire: Wire) -> None:
     assert wire.asked(Request.SET_STATUS, m.U64.pack(0)) == 0
     assert wire.asked(Request.SET_STATUS, m.U64.pack(0)) == 0, "twice"
     assert not wire.device.running
+    assert set(wire.device.forgotten) == {0, 1}
     assert wire.backend.has_memory
     wire.ready(0, 70)
     assert list(wire.device.running) == [0], "the next driver starts over"

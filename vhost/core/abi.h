@@ -109,8 +109,8 @@ void mem_region_unmap(struct mem_region *r);
 int mem_region_node(const struct mem_region *r);
 struct mem_table *mem_table_new(void);
 void mem_table_free(struct mem_table *t);
-/* Any time: lists these regions from now on, which must outlive the list.  What was listed before is
- * freed by mem_table_reap(), and may be unmapped, when every worker is past this.  -EEXIST: two
+/* Any time: lists these regions from now on, which must outlive the list.  What was listed before
+ * is freed by mem_table_reap(), and may be unmapped, when every worker is past this.  -EEXIST: two
  * overlap; -ENOSPC: too many; then nothing has changed. */
 int mem_table_set(struct mem_table *t, struct mem_region *const *regions, uint32_t count);
 void mem_table_reap(struct mem_table *t);
