@@ -22,7 +22,7 @@ class Sender:
 
     def __init__(self, front: FrontEnd, source: bytes, target: bytes, seed: int) -> None:
         self.front = front
-        self.ring = front.rings[1]
+        self.ring = front.ring(1)
         self.sent = 0
         self._ethernet = ETHERNET.pack(target, source, TYPE)
         self._random = random.Random(seed)
@@ -62,7 +62,7 @@ class Receiver:
 
     def __init__(self, front: FrontEnd) -> None:
         self.front = front
-        self.ring = front.rings[0]
+        self.ring = front.ring(0)
         self.numbers: set[int] = set()
         self.again = 0
         self.buffers = self.ring.num

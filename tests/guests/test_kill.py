@@ -28,11 +28,14 @@ KILLS = int(os.environ.get("VSW_KILLS", "10"))
 A, B = bytes.fromhex("02000000000a"), bytes.fromhex("02000000000b")
 RING = 128
 MOMENT_MAX_NS = 150_000
-FIRST_BASE = {"split": 0, "packed": 0x8000}  # as a front-end says that knows nothing
 
 KINDS = {
     "split": MERGEABLE,
-    "split event_idx": MERGEABLE | Feature.EVENT_IDX,
+    "split in_order event_idx": MERGEABLE | Feature.IN_ORDER | Feature.EVENT_IDX,
+    "packed": MERGEABLE | Feature.RING_PACKED,
+    "packed in_order event_idx": (
+        MERGEABLE | Feature.RING_PACKED | Feature.IN_ORDER | Feature.EVENT_IDX
+    ),
 }
 
 
@@ -59,11 +62,10 @@ class Guest:
             self.front.sock.close()
         self.front.sock = self._listener.accept()[0]
         self.front.sock.setblocking(False)
-        kind = "packed" if self._features & Feature.RING_PACKED else "split"
         self.front.negotiate(self._features)
         self.front.share_memory()
         for index in (0, 1):
-            self.front.start_ring(index, base=FIRST_BASE[kind])
+            self.front.start_ring(index)  # as if it were new: the front-end knows nothing
         self.front.settle()
         self.is_up = True
 

@@ -1,16 +1,19 @@
 """What outlives a switch: features that guests took, and where packed rings stand."""
 
 import os
+import random
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fakes.frontend import MERGEABLE, FrontEnd
-from tests.fakes.vhostbox import VhostBox
+from tests.fakes.vhostbox import VhostBox, frame, pair
 from tests.unit.test_vhost_port import listener, pump_until
 from vhost import messages as m
 from vhost import port
+from vhost.core import RING_STATE_BYTES
 from vhost.messages import Feature
 from vhost.statefile import file_name
 
@@ -90,3 +93,175 @@ def test_a_port_nobody_used_leaves_no_file(tmp_path: Path) -> None:
         box.front(0).settle()
         assert (tmp_path / file_name(box.ports[0].config.path)).exists()
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- packed rings
+
+PACKED = int(MERGEABLE | Feature.RING_PACKED)
+RING = 8
+STATE = struct.Struct("<IIHH")  # count, last, position, next position: struct vhost_ring_state
+
+
+def again(box: VhostBox, number: int, front: FrontEnd, *, base: int | None = None) -> None:
+    """The connection is lost and comes back; memory and rings are what they were."""
+    assert front.sock is not None
+    front.sock.close()
+    pump_until(box, "listening", number)
+    front.connect(box.ports[number].config.path)
+    front.negotiate(front.features)
+    front.share_memory()
+    for index in (0, 1):
+        front.start_ring(index, base=base)
+    front.settle()
+
+
+def record(box: VhostBox, number: int, index: int) -> memoryview:
+    states = box.ports[number]._device.states
+    assert states is not None
+    return states.record(index)
+
+
+def packed_pair(box: VhostBox) -> tuple[FrontEnd, FrontEnd]:
+    return pair(box, MERGEABLE, PACKED, ring_size=RING)
+
+
+def arrives(box: VhostBox, a: FrontEnd, b: FrontEnd, seed: int) -> None:
+    """One frame to B, which had room for it."""
+    a.transmit(frame(100, seed))
+    box.settle()
+    a.rings[1].reap()
+    assert b.frames() == [frame(100, seed)], box.ports[1].status()
+
+
+@pytest.mark.parametrize("before", range(3 * RING))
+def test_a_packed_ring_goes_on_wherever_it_is(before: int) -> None:
+    """In every position of either round, with nothing offered, something, and as much as fits."""
+    with VhostBox(2) as box:
+        a, b = packed_pair(box)
+        for seed in range(before):
+            b.post(1, 256)
+            arrives(box, a, b, seed)
+        for more in (0, 1, RING):
+            b.post(more - len(b.ring(0).chains), 256)
+            again(box, 1, b)
+            assert notes(box) == []
+        arrives(box, a, b, 99)
+
+
+@pytest.mark.parametrize("offered", [0, 1, RING // 2, RING])
+@pytest.mark.parametrize("before", range(3 * RING))
+def test_a_driver_that_begins_anew_is_noticed(before: int, offered: int) -> None:
+    """DPDK's zeroes its rings whenever the connection comes back; addresses stay."""
+    with VhostBox(2) as box:
+        a, b = packed_pair(box)
+        for seed in range(before):
+            b.post(1, 256)
+            arrives(box, a, b, seed)
+        for index in (0, 1):
+            ring = b.packed[index]
+            b.ram.write(ring.desc, bytes(16 * RING))
+            ring.offered = ring.used_seen = 0
+            ring.chains, ring.free = {}, list(range(RING))
+        b.post(offered, 256)
+        again(box, 1, b)
+        b.post(RING - offered, 256)
+        arrives(box, a, b, 99)
+        b.transmit(frame(100))
+        box.settle()
+        assert len(b.packed[1].reap()) == 1
+
+
+@pytest.mark.parametrize("stage", ["begun", "half", "all but first", "all", "position", "done"])
+@pytest.mark.parametrize("before", [0, 3, RING - 2, RING + 3])
+def test_a_batch_that_was_begun_is_finished(before: int, stage: str) -> None:
+    """Killed between any two steps of packed_publish()."""
+    frames = [frame(100, seed) for seed in range(4)]
+    with VhostBox(2) as box:
+        a, b = packed_pair(box)
+        for seed in range(before):
+            b.post(1, 256)
+            arrives(box, a, b, seed)
+        b.post(RING, 256)
+        ring, state = b.packed[0], record(box, 1, 0)
+        table_before = b.ram.read(ring.desc, 16 * RING)
+        _, last_before, position_before, _ = STATE.unpack_from(state)
+        for one in frames:
+            a.transmit(one)
+        box.settle()
+        table = b.ram.read(ring.desc, 16 * RING)
+        count, last, position, following = STATE.unpack_from(state)
+        assert (count, following) == (0, position)
+        slots = [(before + i) % RING for i in range(len(frames))]
+        unwritten = {
+            "begun": slots,
+            "half": [slots[0], *slots[2:]],
+            "all but first": slots[:1],
+        }.get(stage, [])
+        for slot in unwritten:
+            at = 16 * slot
+            b.ram.write(ring.desc + at, table_before[at : at + 16])
+        if stage != "done":
+            count = len(frames)
+            if stage != "position":
+                last, position = last_before, position_before
+            STATE.pack_into(state, 0, count, last, position, following)
+        state.release()
+        again(box, 1, b)
+        assert b.ram.read(ring.desc, 16 * RING) == table
+        assert b.frames() == frames
+        arrives(box, a, b, 99)
+
+
+def test_a_ring_that_was_stopped_begins_where_it_is_told() -> None:
+    with VhostBox(2) as box:
+        a, b = packed_pair(box)
+        for seed in range(3):
+            b.post(1, 256)
+            arrives(box, a, b, seed)
+        bases = [b.stop_ring(index) for index in (0, 1)]
+        assert bases[0] == 0x80038003
+        record(box, 1, 0)[:] = b"\xff" * RING_STATE_BYTES
+        for index in (0, 1):
+            b.start_ring(index, base=bases[index])
+        b.settle()
+        b.post(1, 256)
+        arrives(box, a, b, 99)
+
+
+def test_another_memory_begins_anew_and_the_port_says_so() -> None:
+    with VhostBox(2) as box:
+        a, b = packed_pair(box)
+        b.post(1, 256)
+        arrives(box, a, b, 1)
+        box.fronts.remove(b)
+        b.close()
+        pump_until(box, "listening", 1)
+        b = box.front(1, ring_size=RING)
+        b.boot(PACKED)
+        assert box.ports[1].status()["notes"] == [
+            f"packed ring {index} begins anew: memory is another one" for index in (0, 1)
+        ]
+        b.post(1, 256)
+        arrives(box, a, b, 2)
+
+
+def test_torn_records_break_nothing() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed={seed}")
+    rng = random.Random(seed)
+    with VhostBox(2) as box:
+        a, b = packed_pair(box)
+        b.post(1, 256)
+        arrives(box, a, b, 1)
+        for _ in range(300):
+            state = record(box, 1, rng.randrange(2))
+            for _ in range(rng.randrange(1, 12)):
+                state[rng.choice([rng.randrange(12), rng.randrange(100)])] = rng.choice(
+                    [0, 1, 0x80, 0xFF, rng.randrange(256)]
+                )
+            state.release()
+            again(box, 1, b)
+            a.transmit(frame(60))
+            box.settle()
+            a.rings[1].reap()
+        assert box.ports[0].status()["state"] == "connected"
