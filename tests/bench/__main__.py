@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from tests.bench import vm2vm
+from tests.bench import latency, vm2vm
 from tests.bench.errors import BenchError, UsageError
 from tests.bench.hugepages import hugepages
 from tests.bench.plan import Bench
@@ -16,7 +16,7 @@ from tests.bench.priority import own_priority
 from tests.bench.results import Results
 
 HUGEPAGES = 768  # of 2 MiB: OVS, testpmd and the load generator together
-BENCHES = {"vm2vm": vm2vm.run}
+BENCHES = {"vm2vm": vm2vm.run, "latency": latency.run}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -64,5 +64,40 @@ void run_phase(struct ring *tx, struct ring *rx, struct traffic *t, uint32_t cou
 int32_t copy_phases(uint8_t *from, uint8_t *to, uint32_t stride_bytes, uint32_t bytes,
                     uint32_t count, int32_t cpu, uint32_t phases, uint64_t *cycles);
 
+/* ---- round trips: pings.c, taps.c */
+
+struct ping_ends {
+    struct ring *first_tx;
+    struct ring *first_rx;
+    struct ring *second_tx;
+    struct ring *second_rx;
+};
+
+struct pings {
+    uint64_t gap_cycles;       /* from an answer to the next probe, half of it to three halves */
+    uint64_t load_gap_cycles;  /* between other frames; 0: there are none */
+    uint64_t duration_cycles;
+    uint64_t patience_cycles;  /* after which a probe counts as lost */
+    uint64_t random;           /* where gaps begin */
+    uint64_t *cycles;          /* out: of each round trip, up to room */
+    uint32_t room;
+    uint32_t answered;
+    uint32_t lost;
+    uint32_t padding;
+    uint64_t load_sent;
+    uint64_t load_refused;     /* the ring, or the kernel, had no room */
+    uint64_t load_received;
+    uint64_t elapsed_cycles;
+};
+
+/* t: what goes from the first guest to the second. */
+void run_pings(const struct ping_ends *e, const struct traffic *t, struct pings *p);
+/* The same over two taps with 12 bytes of virtio-net header.  0 or -errno. */
+int32_t run_tap_pings(int32_t first_fd, int32_t second_fd, int32_t second_cpu,
+                      const struct traffic *t, struct pings *p);
+/* TSC cycles from writing to an eventfd to the return of epoll_wait() on a CPU; into cycles[count].
+ * 0 or -errno. */
+int32_t wake_times(int32_t cpu, uint64_t gap_cycles, uint32_t count, uint64_t *cycles);
+
 uint64_t tsc_per_second(void);
 uint64_t tsc_now(void);

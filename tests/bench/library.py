@@ -13,7 +13,7 @@ from tests.fakes.daemons import ROOT
 
 FOLDER = ROOT / "tests" / "bench"
 HEADERS = ("abi.h", "ring.h")
-SOURCES = ("ring.c", "frames.c", "phase.c", "copy.c")
+SOURCES = ("ring.c", "frames.c", "phase.c", "copy.c", "pings.c", "taps.c")
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-Wall", "-Wextra", "-Wshadow", "-Werror")
 
 ffi: Any = FFI()  # its objects have the fields of abi.h, which no checker knows

@@ -27,3 +27,14 @@ def own_priority() -> Iterator[None]:
     finally:
         if found:
             OWN.write_text(found[1])
+
+
+@contextmanager
+def pinned(cpu: int) -> Iterator[None]:
+    """The calling thread stays on a CPU meanwhile."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

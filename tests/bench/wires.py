@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.bench.errors import BenchError
 from tests.bench.generator import Nic, Shape, listen
 from tests.bench.library import ffi, lib
-from tests.bench.priority import prefer
+from tests.bench.priority import pinned, prefer
 
 WARM_UP_PHASES = 100
 PHASES = 1000
@@ -36,6 +36,14 @@ class Frames:
     macs: int = 0
     gso_bytes: int = 0
     count: int = 256
+
+    def traffic(self, destination: bytes, source: bytes) -> Any:
+        """struct traffic *, from one address to the other."""
+        traffic = ffi.new("struct traffic *")
+        traffic.frame_bytes, traffic.gso_bytes = self.frame_bytes, self.gso_bytes
+        traffic.fresh, traffic.macs = int(self.fresh), self.macs
+        traffic.destination, traffic.source = destination, source
+        return traffic
 
 
 @dataclass(frozen=True)
@@ -85,15 +93,11 @@ class Wires:
     def _phases(
         self, sender: Nic, receiver: Nic, frames: Frames, *, vary: int, phases: int
     ) -> PhaseResult:
-        traffic = ffi.new("struct traffic *")
-        traffic.frame_bytes, traffic.gso_bytes = frames.frame_bytes, frames.gso_bytes
-        traffic.fresh, traffic.macs, traffic.vary = int(frames.fresh), frames.macs, vary
-        traffic.destination, traffic.source = address(receiver, self), address(sender, self)
+        traffic = frames.traffic(address(receiver, self), address(sender, self))
+        traffic.vary = vary
         result = ffi.new("struct phase *")
         cycles, sent, received, wrong = [], 0, 0, 0
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {self._cpu})
-        try:
+        with pinned(self._cpu):
             lib().prepare(sender.tx, traffic)
             for _ in range(phases):
                 lib().run_phase(sender.tx, receiver.rx, traffic, frames.count, result)
@@ -104,8 +108,6 @@ class Wires:
                     cycles.append(result.cycles / result.sent)
                 elif result.received == 0:
                     break
-        finally:
-            os.sched_setaffinity(0, allowed)
         if len(cycles) < (1 - LOST_PHASES_MAX) * phases and phases >= PHASES:
             raise BenchError(
                 f"{phases - len(cycles)} of {phases} phases of {frames} lost frames: "

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as command
+from tests.bench import latency
+from tests.bench.histogram import Histogram, bucket
 from tests.bench.library import ffi, lib
 from tests.bench.results import Results
 from tests.bench.systems import Cycles
@@ -86,6 +88,35 @@ def test_cycles_come_from_the_loop_when_it_saturates_all(empty: float, source: s
 
 def test_idle_share_counts_from_the_look_before() -> None:
     assert Cycles(300, 200).since(Cycles(100, 100)).idle_share == pytest.approx(1 / 3)
+
+
+def test_percentiles_of_a_histogram() -> None:
+    histogram = Histogram(range(1, 1001))
+    assert histogram.count == 1000
+    assert histogram.max == histogram.percentile(100) == 1000
+    for percent in (1, 50, 90, 99, 99.9):
+        exact = percent * 10
+        assert exact <= histogram.percentile(percent) <= exact * (1 + 1 / 32)
+
+
+@pytest.mark.parametrize("value", [0, 1, 31, 63, 64, 65, 1000, 123_456_789])
+def test_a_bucket_holds_its_value_and_is_narrow(value: int) -> None:
+    assert value <= bucket(value) <= value + value // 32
+    assert bucket(bucket(value)) == bucket(value)
+
+
+def test_one_value_is_every_percentile() -> None:
+    assert {Histogram([777]).percentile(p) for p in (0, 50, 100)} == {777}
+
+
+def test_the_bound_of_sleeping_is_polling_and_a_wake() -> None:
+    results = Results(latency.PAIRS)
+    results.add("vsw", "light/p99", "us", 3.0, 0)
+    results.add("vsw-adaptive", "light/p99", "us", 50.0, 0)
+    results.add("eventfd", "wake/p99", "us", 60.0, 0)
+    latency.add_bounds(results)
+    assert results.values("bound", "light/p99") == {0: pytest.approx(81.0)}
+    assert results.ratios()["vsw-adaptive/bound"]["light/p99"].median > 1
 
 
 class LoneRing:
