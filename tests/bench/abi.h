@@ -1,7 +1,7 @@
 /* abi.h - what the load generator's C shares with Python: plain structs and prototypes.
  *
  * Read by the compiler (through ring.h, which has the guard) and by cffi.  Functions that block
- * return when they are done or when nothing has moved for PATIENCE_NS.
+ * return when they are done or when nothing has moved for PATIENCE_CYCLES.
  *
  * Threads: one thread drives all rings; the copy of copy_rate() has a thread of its own.
  */
@@ -28,6 +28,7 @@ struct ring {
     uint16_t pending_flags;
     uint32_t pending_any;
     uint32_t place;            /* buffer of the next frame */
+    uint32_t in_flight;        /* buffers with the device */
 };
 
 /* What frames look like: Ethernet, IPv4, then UDP or, when gso_bytes is not 0, TCP. */
@@ -55,7 +56,8 @@ void ring_offer_all(struct ring *r);
 /* Writes the headers that stay the same into all buffers of tx; once per kind of traffic. */
 void prepare(struct ring *tx, const struct traffic *t);
 /* Fills count frames of r, publishes them at once, and waits until rx has received them: the
- * device works without anybody touching its rings.  Both rings are left as they were found. */
+ * device works without anybody touching its rings.  When frames of an earlier phase are still
+ * with the device, it waits for those first, and sends nothing when they do not come back. */
 void run_phase(struct ring *tx, struct ring *rx, struct traffic *t, uint32_t count,
                struct phase *out);
 

@@ -11,8 +11,8 @@ enum { LOOK_EVERY_CYCLES = 400 };
 /* Waits until ring r has count buffers back; false when it stopped moving. */
 static bool wait_for(const struct ring *r, uint32_t count, uint64_t *at)
 {
-    uint64_t deadline = tsc() + PATIENCE_NS * 3, next;
-    while (!ring_has(r, count)) {
+    uint64_t deadline = tsc() + PATIENCE_CYCLES, next;
+    while (count > 0 && !ring_has(r, count)) {
         next = tsc() + LOOK_EVERY_CYCLES;
         if (next > deadline)
             return false;
@@ -21,6 +21,13 @@ static bool wait_for(const struct ring *r, uint32_t count, uint64_t *at)
     }
     *at = tsc();
     return true;
+}
+
+static void take_back(struct ring *tx)
+{
+    struct used used;
+    while (ring_take(tx, &used))
+        continue;
 }
 
 /* Reads what arrived, as a receiver does, and offers the buffers again. */
@@ -58,9 +65,13 @@ void run_phase(struct ring *tx, struct ring *rx, struct traffic *t, uint32_t cou
     uint32_t first = t->sequence, kicks = tx->kicks;
     uint32_t room = rx->stride_bytes;
     uint32_t buffers = (t->frame_bytes + VNET_BYTES + room - 1) / room * count;
-    struct used used;
     uint64_t end, ignored;
-    *out = (struct phase){.sent = count};
+    *out = (struct phase){0};
+    if (!wait_for(tx, tx->in_flight, &ignored))
+        return;
+    take_back(tx);
+    receive(rx, t, first, &(struct phase){0});
+    out->sent = count;
     for (uint32_t i = 0; i < count; i++) {
         frame_write(t, ring_buffer(tx, tx->place));
         ring_add(tx, tx->place, t->frame_bytes + VNET_BYTES, false);
@@ -72,7 +83,6 @@ void run_phase(struct ring *tx, struct ring *rx, struct traffic *t, uint32_t cou
         out->cycles = end - begun;
     wait_for(tx, count, &ignored);
     receive(rx, t, first, out);
-    while (ring_take(tx, &used))
-        continue;
+    take_back(tx);
     out->kicks = tx->kicks - kicks;
 }

@@ -12,18 +12,16 @@ struct state {
     struct pings *p;
     struct traffic load, probe, answer;
     uint64_t now, next_load, next_probe, stamp;
-    uint32_t first_in_flight, second_in_flight;
     bool under_way;
 };
 
-static bool send_frame(struct ring *tx, uint32_t *in_flight, struct traffic *t)
+static bool send_frame(struct ring *tx, struct traffic *t)
 {
-    if (*in_flight == tx->frames)
+    if (tx->in_flight == tx->frames)
         return false;
     frame_write(t, ring_buffer(tx, tx->place));
     ring_add(tx, tx->place, t->frame_bytes + VNET_BYTES, false);
     tx->place = (tx->place + 1) % tx->frames;
-    ++*in_flight;
     return true;
 }
 
@@ -33,7 +31,7 @@ static void send_due(struct state *s)
     uint32_t added = 0;
     for (; p->load_gap_cycles && s->next_load <= s->now && added < BATCH; added++) {
         s->next_load += p->load_gap_cycles;
-        if (send_frame(s->e.first_tx, &s->first_in_flight, &s->load))
+        if (send_frame(s->e.first_tx, &s->load))
             p->load_sent++;
         else
             p->load_refused++;
@@ -43,7 +41,7 @@ static void send_due(struct state *s)
         s->under_way = false;
     }
     if (!s->under_way && s->now >= s->next_probe &&
-        send_frame(s->e.first_tx, &s->first_in_flight, &s->probe)) {
+        send_frame(s->e.first_tx, &s->probe)) {
         s->under_way = true;
         s->stamp = tsc();
         added++;
@@ -71,11 +69,11 @@ static bool receive(struct state *s, struct ring *rx, const struct traffic *t)
     return found;
 }
 
-static void reclaim(struct ring *tx, uint32_t *in_flight)
+static void reclaim(struct ring *tx)
 {
     struct used used;
-    while (*in_flight > 0 && ring_take(tx, &used))
-        --*in_flight;
+    while (tx->in_flight > 0 && ring_take(tx, &used))
+        continue;
 }
 
 static void turn(struct state *s)
@@ -84,7 +82,7 @@ static void turn(struct state *s)
     send_due(s);
     if (receive(s, s->e.second_rx, &s->load) && s->under_way) {
         s->answer.sequence = s->probe.sequence - 1;
-        if (send_frame(s->e.second_tx, &s->second_in_flight, &s->answer))
+        if (send_frame(s->e.second_tx, &s->answer))
             ring_publish(s->e.second_tx);
     }
     if (receive(s, s->e.first_rx, &s->load) && s->under_way) {
@@ -96,8 +94,8 @@ static void turn(struct state *s)
         p->random = p->random * 6364136223846793005ull + 1442695040888963407ull;
         s->next_probe = now + p->gap_cycles / 2 + (p->random >> 33) % (p->gap_cycles + 1);
     }
-    reclaim(s->e.first_tx, &s->first_in_flight);
-    reclaim(s->e.second_tx, &s->second_in_flight);
+    reclaim(s->e.first_tx);
+    reclaim(s->e.second_tx);
 }
 
 void run_pings(const struct ping_ends *e, const struct traffic *t, struct pings *p)
@@ -119,6 +117,6 @@ void run_pings(const struct ping_ends *e, const struct traffic *t, struct pings 
     p->load_gap_cycles = 0;
     s.next_probe = UINT64_MAX;
     for (uint64_t end = s.now + p->patience_cycles;
-         s.now < end && (s.first_in_flight || s.second_in_flight || s.under_way); s.now = tsc())
+         s.now < end && (e->first_tx->in_flight || e->second_tx->in_flight || s.under_way); s.now = tsc())
         turn(&s);
 }

@@ -73,6 +73,7 @@ static void add_packed(struct ring *r, uint32_t place, uint32_t len_bytes, uint1
 
 void ring_add(struct ring *r, uint32_t place, uint32_t len_bytes, bool write)
 {
+    r->in_flight++;
     if (r->packed)
         add_packed(r, place, len_bytes, write ? DESC_WRITE : 0);
     else
@@ -121,6 +122,7 @@ bool ring_take(struct ring *r, struct used *out)
 {
     if (!ring_has(r, 1))
         return false;
+    r->in_flight--;
     if (!r->packed) {
         uint32_t entry[2];
         memcpy(entry, r->used + 4 + (uint64_t)(r->seen++ % r->num) * 8, sizeof(entry));

@@ -26,7 +26,7 @@ enum {
     HEAD_PIECE_BYTES = 256     /* first descriptor of a frame in several */
 };
 
-#define PATIENCE_NS 200000000ull
+#define PATIENCE_CYCLES 600000000ull
 
 /* What the device gave back. */
 struct used {

@@ -21,6 +21,7 @@ LOST_PHASES_MAX = 0.02  # share of phases in which a frame may be lost
 # Of frames to learn by; they fit every shape of rings.
 LEARNED_BYTES = 1000
 LEARNED_COUNT = 16
+LEARN_TRIES = 40  # of up to half a second: some switches take their time after a port is up
 NONE, DESTINATION, SOURCE = range(3)
 
 
@@ -76,8 +77,13 @@ class Wires:
         """Let the switch learn who is behind the second port, and behind the first."""
         first, second = self.nics
         frames = Frames(LEARNED_BYTES, count=LEARNED_COUNT)
-        self._phases(second, first, frames, vary=NONE, phases=2)
-        self._phases(first, second, frames, vary=NONE, phases=2)
+        for sender, receiver in ((second, first), (first, second)):
+            for _ in range(LEARN_TRIES):
+                result = self._phases(sender, receiver, frames, vary=NONE, phases=2)
+                if result.sent > 0 and result.lost == 0:
+                    break
+            else:
+                raise BenchError("the switch does not forward: no frame arrives")
         if macs:
             many = Frames(LEARNED_BYTES, macs=macs, count=LEARNED_COUNT)
             self._phases(second, first, many, vary=SOURCE, phases=2 * macs // many.count + 2)
