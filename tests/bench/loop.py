@@ -49,6 +49,9 @@ class Loop:
             self._pmd.ready()
             prefer(self._pmd.pid)
             self._pmd.to_each_other()
+        except AssertionError as error:
+            self._pmd.close()
+            raise BenchError(f"testpmd: {error}\n{self._pmd.output[-2000:]}") from None
         except BaseException:
             self._pmd.close()
             raise
