@@ -116,7 +116,8 @@ void run_pings(const struct ping_ends *e, const struct traffic *t, struct pings 
     /* What is still under way belongs to nobody's count but has to leave the rings. */
     p->load_gap_cycles = 0;
     s.next_probe = UINT64_MAX;
-    for (uint64_t end = s.now + p->patience_cycles;
-         s.now < end && (e->first_tx->in_flight || e->second_tx->in_flight || s.under_way); s.now = tsc())
+    uint64_t end = s.now + p->patience_cycles;
+    for (; s.now < end && (e->first_tx->in_flight || e->second_tx->in_flight || s.under_way);
+         s.now = tsc())
         turn(&s);
 }
