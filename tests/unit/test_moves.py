@@ -1,10 +1,16 @@
 """Queues move between workers that run: every frame arrives once, and in the order of its flow."""
 
+import os
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from tests.fakes.daemons import Daemon, running
+from tests.fakes.frontend import FrontEnd
+from tests.fakes.neighbourhood import Neighbour
 from tests.fakes.plugs import Maker, Plug, bridge, config, died, plugs, vm
 from vswitch import core
 from vswitch.host import allowed_cpus
@@ -108,3 +114,73 @@ def drain(plug: Plug) -> None:
             plug.cable.recv(2048)
     except BlockingIOError:
         plug.cable.settimeout(10)
+
+
+# ---- guests and a daemon
+
+PAIRS = 2
+RELOADS = 12
+FRAMES = 150  # of each guest, between two reloads
+
+
+def text(round_: int) -> str:
+    """Guests 0 and 1 talk, and so do 2 and 3; each changes its worker with every round."""
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    ports = [
+        f'[bridges.br0.ports.vm{i}]\ntype = "vhost-user"\nmode = "server"\npath = "vm{i}.sock"\n'
+        f"cpus = [{cpus[(i + round_) % 2]}]\n"
+        for i in range(2 * PAIRS)
+    ]
+    head = f'control = "control.sock"\n[workers]\ncpus = {cpus}\n[bridges.br0]\n'
+    return head + "".join(ports)
+
+
+def meet(tmp_path: Path, stack: ExitStack) -> list[Neighbour]:
+    moment = threading.Event()
+
+    def pause() -> None:
+        moment.wait(0.001)
+
+    guests = []
+    for i in range(2 * PAIRS):
+        front = FrontEnd(pause)
+        stack.callback(front.close)
+        front.connect(str(tmp_path / f"vm{i}.sock"))
+        guests.append(Neighbour(front, mac(3, i), mac(3, i ^ 1)))
+    return guests
+
+
+def talk(guests: list[Neighbour], frames: int) -> None:
+    """Every guest sends so many frames more, and gets as many."""
+    goals = [guest.sent + frames for guest in guests]
+    while any(guest.received < goal for guest, goal in zip(guests, goals, strict=True)):
+        for guest, goal in zip(guests, goals, strict=True):
+            if guest.sent < goal:
+                guest.send()
+            guest.collect()
+
+
+def test_guests_notice_nothing_while_their_queues_move(tmp_path: Path) -> None:
+    file = tmp_path / "vsw.toml"
+    file.write_text(text(0))
+    with running(file) as daemon, ExitStack() as stack:
+        guests = meet(tmp_path, stack)
+        talk(guests, 1)
+        for round_ in range(1, RELOADS + 1):
+            stop = threading.Event()
+            reload = threading.Thread(target=reload_then, args=(daemon, round_, stop))
+            reload.start()
+            while not stop.is_set():
+                talk(guests, FRAMES)
+            reload.join()
+        assert [port["workers"] for port in daemon.ask("ports")] == [[i % 2] for i in range(4)]
+        # All that was sent was checked when it came; nothing else was sent on, or dropped.
+        assert [port["rx_packets"] for port in daemon.ask("ports")] == [g.sent for g in guests]
+        assert [port["drops"] for port in daemon.ask("ports")] == [0] * len(guests)
+
+
+def reload_then(daemon: Daemon, round_: int, stop: threading.Event) -> None:
+    try:
+        daemon.reload(text(round_))
+    finally:
+        stop.set()
