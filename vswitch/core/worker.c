@@ -102,7 +102,7 @@ static void adopt(struct worker *w, const struct snapshot *s)
         w->active[i] = q;
     }
     w->active_count = count;
-    w->armed_count = 0;
+    w->armed_count = w->quiet_count = 0;
     w->tick_ns = 0; /* a new MAC table is told the time before it learns */
     w->forward.snapshot = s;
 }
@@ -127,15 +127,54 @@ static void forget_active(struct worker *w, uint32_t i)
     w->active[i] = w->active[--w->active_count];
 }
 
-/* Arms a queue that has been quiet for long enough; true when it left the poll list. */
+static void swap_queues(struct worker *w, uint32_t i, uint32_t k)
+{
+    struct rxq *q = w->active[i];
+    w->active[i] = w->active[k];
+    w->active[k] = q;
+}
+
+/* Looks at some of the quiet queues of a worker that never sleeps; those with packets join the
+ * others, whose turn comes next.  The quiet ones stand behind the active ones, those that had their
+ * look in this round before those that did not. */
+static void look_at_quiet(struct worker *w)
+{
+    struct packet *burst[BURST];
+    uint32_t looks = min_u32(w->quiet_count, QUIET_LOOKS);
+    for (uint32_t n = 0; n < looks; n++) {
+        if (w->quiet_at >= w->quiet_count)
+            w->quiet_at = 0;
+        uint32_t i = w->active_count + w->quiet_at;
+        struct rxq *q = w->active[i];
+        if (q->burst(q, &w->forward.breath, burst, 1) == 0) {
+            w->quiet_at++;
+            continue;
+        }
+        q->quiet_since_ns = 0;
+        swap_queues(w, i, w->active_count++);
+        w->quiet_count--;
+    }
+}
+
+/* Arms a queue that has been quiet for long enough, or puts it with the quiet ones; true when it
+ * left the poll list. */
 static bool rest_queue(struct worker *w, uint32_t i)
 {
     struct rxq *q = w->active[i];
     uint64_t now_ns = w->forward.breath.now_ns;
-    if (!q->sleeps || w->forward.snapshot->idle == IDLE_POLL)
+    bool poll = w->forward.snapshot->idle == IDLE_POLL;
+    if (!q->sleeps && !poll)
         return false;
     if (q->quiet_since_ns == 0)
         q->quiet_since_ns = now_ns;
+    if (poll) {
+        if (now_ns - q->quiet_since_ns < SPIN_NS)
+            return false;
+        swap_queues(w, i, --w->active_count);
+        w->quiet_count++;
+        w->quiet_at++;
+        return true;
+    }
     if (now_ns - q->quiet_since_ns < SPIN_NS && !patience_is_out(&w->patience, now_ns))
         return false;
     if (q->arm(q)) {
@@ -154,8 +193,11 @@ static void count_burst(struct rxq *q, uint32_t moved)
     counter_add(&q->counters.bursts, 1);
 }
 
+/* A burst during which somebody else had the CPU says nothing about the queue. */
 static void count_time(struct rxq *q, uint32_t moved, uint64_t cycles)
 {
+    if (cycles > TIMED_CYCLES_MAX)
+        return;
     counter_add(&q->counters.timed_packets, moved);
     counter_add(&q->counters.timed_cycles, cycles);
 }
@@ -207,6 +249,8 @@ static uint32_t breathe(struct worker *w, uint64_t now_ns)
     look_at_control(w);
     if (unlikely(now_ns >= w->tick_ns))
         tick(w);
+    if (w->quiet_count > 0)
+        look_at_quiet(w);
     return unlikely(--w->until_timed == 0) ? visit_queues_timed(w) : visit_queues(w, false);
 }
 
@@ -265,7 +309,7 @@ static void account(struct worker *w, uint32_t moved, uint64_t cycles)
 /* What to do after a breath: sleep, look for kicks, or let others have the CPU. */
 static uint64_t rest(struct worker *w, uint32_t moved, uint64_t before)
 {
-    if (w->active_count == 0) {
+    if (w->active_count + w->quiet_count == 0) {
         counter_add(&w->counters.sleeps, 1);
         if (look_at_events(w, SLEEP_MS) > 0)
             counter_add(&w->counters.wakes, 1);
@@ -306,67 +350,4 @@ int worker_run(struct worker *w)
     store_release(&w->running, 0); /* pairs with worker_sync */
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return 0;
-}
-
-/* ---- the control thread's side */
-
-static void kick(struct worker *w)
-{
-    uint64_t one = 1;
-    if (write(w->control_fd, &one, sizeof(one)) < 0)
-        return; /* the counter is full: it is readable already */
-}
-
-static uint64_t take_ticket(struct worker *w)
-{
-    uint64_t ticket = add_release(&w->asked, 1) + 1; /* pairs with look_at_control */
-    kick(w);
-    return ticket;
-}
-
-void worker_publish(struct worker *w, const struct snapshot *s)
-{
-    uint64_t count = load_relaxed(&w->published_count) + 1;
-    store_release(&w->published, s);           /* pairs with look_at_control */
-    store_release(&w->published_count, count); /* likewise */
-    take_ticket(w);
-}
-
-int worker_sync(struct worker *w, uint64_t timeout_ns)
-{
-    uint64_t ticket = take_ticket(w), deadline = clock_now_ns() + timeout_ns;
-    fence_full(); /* the ticket is seen before running is read: see worker_run */
-    /* pairs with worker_run and look_at_control */
-    while (load_acquire(&w->running) && load_acquire(&w->seen) < ticket) {
-        if (clock_now_ns() > deadline)
-            return -ETIMEDOUT;
-        struct timespec pause = {.tv_nsec = 20000};
-        nanosleep(&pause, NULL);
-    }
-    return 0;
-}
-
-void worker_stop(struct worker *w)
-{
-    store_release(&w->stop, 1); /* pairs with worker_run */
-    kick(w);
-}
-
-void worker_counters_read(const struct worker *w, struct worker_counters *out)
-{
-    const uint64_t *from = (const uint64_t *)&w->counters;
-    uint64_t *to = (uint64_t *)out;
-    for (size_t i = 0; i < sizeof(*out) / sizeof(*to); i++)
-        to[i] = load_relaxed(&from[i]);
-    out->cycles_clock = cycles_now();
-}
-
-int worker_punt_fd(const struct worker *w)
-{
-    return w->punts->fd;
-}
-
-int worker_punt_next(struct worker *w, struct punt *out)
-{
-    return punt_next(w->punts, out);
 }

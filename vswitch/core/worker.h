@@ -19,6 +19,8 @@ enum {
     SLEEP_MS = 1000,               /* at the longest; the MAC table ages meanwhile */
     LOOK_EVERY = 32,               /* busy breaths between two looks for kicks */
     EVENTS = 64,
+    QUIET_LOOKS = 8,               /* quiet queues looked at in one breath, without sleep */
+    TIMED_CYCLES_MAX = 1 << 20,    /* some 400 us: several times what the largest burst takes */
 };
 
 struct worker {
@@ -26,6 +28,8 @@ struct worker {
     struct rxq **active;           /* the poll list; room for all of the snapshot's queues */
     uint32_t active_count, active_room;
     uint32_t armed_count;
+    uint32_t quiet_count;          /* behind the active ones; only while workers never sleep */
+    uint32_t quiet_at;             /* whose turn it is to be looked at */
     uint32_t since_look;
     uint32_t until_timed;          /* breaths, to the next whose queues are timed */
     uint64_t tick_ns;
