@@ -26,6 +26,7 @@ def set_mem_table(session: Session, payload: bytes, fds: list[int]) -> None:
     if len(fds) != count:
         raise RemoteError(f"{count} regions, {len(fds)} file descriptors")
     entries = m.MEMORY_REGION.iter_unpack(payload[m.MEMORY_HEADER.size : needed])
+    session.repeats.clear()
     _replace(session, [_region(session, e, fd) for e, fd in zip(entries, fds, strict=True)])
 
 
@@ -34,24 +35,33 @@ def get_max_mem_slots(_session: Session, _payload: bytes, _fds: list[int]) -> by
 
 
 def add_mem_reg(session: Session, payload: bytes, fds: list[int]) -> None:
+    """QEMU 7.2 tells of each region, and of its end, once for every pair of queues: it stays
+    until it was removed as often as it was added."""
     if len(fds) != 1:
         raise RemoteError(f"a region with {len(fds)} file descriptors")
+    _, *entry = m.MEMORY_SLOT.unpack(payload)
+    region = _region(session, entry, fds[0])
+    if region in session.regions:
+        session.repeats[region] += 1
+        return
     if len(session.regions) == m.MAX_MEM_SLOTS:
         raise RefusedError(f"there are {m.MAX_MEM_SLOTS} regions already")
-    _, *entry = m.MEMORY_SLOT.unpack(payload)
-    _replace(session, [*session.regions, _region(session, entry, fds[0])])
+    _replace(session, [*session.regions, region])
 
 
 def rem_mem_reg(session: Session, payload: bytes, _fds: list[int]) -> None:
     """A file descriptor may come along, and the offset may be anything (the specification on
     VHOST_USER_REM_MEM_REG)."""
     _, guest, size_bytes, user, _offset = m.MEMORY_SLOT.unpack(payload)
-    kept = [
-        r for r in session.regions if (r.guest, r.size_bytes, r.user) != (guest, size_bytes, user)
-    ]
-    if len(kept) == len(session.regions):
+    for region in session.regions:
+        if (region.guest, region.size_bytes, region.user) == (guest, size_bytes, user):
+            break
+    else:
         raise RefusedError(f"there is no region of {size_bytes} bytes at {guest:#x}")
-    _replace(session, kept)
+    if session.repeats[region] > 0:
+        session.repeats[region] -= 1
+        return
+    _replace(session, [other for other in session.regions if other is not region])
 
 
 def _region(session: Session, entry: Sequence[int], fd: int) -> RegionSpec:

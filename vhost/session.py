@@ -4,6 +4,7 @@ A ring is started or stopped, and enabled or disabled, independently: it starts 
 a kick, addresses and memory, and stops with GET_VRING_BASE ("Ring states" in the specification).
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from vhost import messages as m
@@ -31,6 +32,7 @@ class Session:
     features: int = 0
     protocol_features: int = 0
     regions: tuple[RegionSpec, ...] = ()
+    repeats: Counter[RegionSpec] = field(default_factory=Counter)  # of ADD_MEM_REG
     rings: dict[int, Ring] = field(default_factory=dict)
     last_step: str = "connected"
     backend_fd: int = -1

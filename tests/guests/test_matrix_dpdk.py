@@ -34,6 +34,11 @@ BURST = 32  # of testpmd
 RING = 256  # entries, testpmd's choice
 
 
+PACKED = "packed ring standard"
+PACKED_MERGEABLE = "packed ring mergeable buffer"
+VECTORISED = "packed ring vectorized"
+
+
 @dataclass(frozen=True)
 class Kind:
     """What both ports ask for, and what their driver then says that it uses."""
@@ -64,7 +69,34 @@ KINDS = [
     Kind("split", "standard", "standard"),
     Kind("split-mergeable", "standard", "mergeable buffer", mergeable=True),
     Kind("split-vectorised", "standard", "vectorized", vectorized=True),
+    Kind("split-in_order", "inorder", "inorder", in_order=True),
+    Kind("split-in_order-mergeable", "inorder", "inorder", in_order=True, mergeable=True),
+    Kind("packed", PACKED, PACKED, packed=True),
+    Kind("packed-mergeable", PACKED, PACKED_MERGEABLE, packed=True, mergeable=True),
+    Kind("packed-in_order", PACKED, PACKED, packed=True, in_order=True),
+    Kind(
+        "packed-in_order-mergeable",
+        PACKED,
+        PACKED_MERGEABLE,
+        packed=True,
+        in_order=True,
+        mergeable=True,
+    ),
 ]
+PACKED_VECTORISED = [
+    Kind("packed-vectorised", VECTORISED, VECTORISED, packed=True, in_order=True, vectorized=True),
+    Kind(
+        "packed-vectorised-mergeable",
+        VECTORISED,
+        PACKED_MERGEABLE,
+        packed=True,
+        in_order=True,
+        mergeable=True,
+        vectorized=True,
+    ),
+]
+if "avx512vl" in Path("/proc/cpuinfo").read_text():  # which that path is written with
+    KINDS += PACKED_VECTORISED
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def test_user_mode_linux(bench: Bench) -> None:
 
 @pytest.mark.parametrize("mergeable", [False, True], ids=["single", "mergeable"])
 @pytest.mark.parametrize("pairs", [1, 4])
-@pytest.mark.parametrize("packed", [False], ids=["split"])
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
 def test_qemu(bench: Bench, packed: bool, pairs: int, mergeable: bool) -> None:
     nics = [
         VhostUser(

@@ -97,6 +97,28 @@ def test_slots_come_and_go_and_what_stays_is_the_same(wire: Wire) -> None:
     assert wire.asked(Request.REM_MEM_REG, slot(1 << 20)) == 1, "it is gone already"
 
 
+def test_a_slot_that_is_told_of_per_pair_stays_until_it_is_removed_as_often(wire: Wire) -> None:
+    """QEMU 7.2 with several queue pairs."""
+    for _ in range(4):
+        assert wire.asked(Request.ADD_MEM_REG, slot(0), [40]) == 0
+    assert wire.device.closed == [40] * 4
+    for _ in range(3):
+        assert wire.asked(Request.REM_MEM_REG, slot(0)) == 0
+        assert len(wire.device.regions) == 1
+    assert wire.asked(Request.REM_MEM_REG, slot(0)) == 0
+    assert wire.device.regions == ()
+    assert wire.asked(Request.REM_MEM_REG, slot(0)) == 1
+
+
+def test_a_whole_table_forgets_how_often_a_slot_was_told_of(wire: Wire) -> None:
+    for _ in range(2):
+        wire.send(Request.ADD_MEM_REG, slot(0), [40])
+    table = m.MEMORY_HEADER.pack(1, 0) + m.MEMORY_REGION.pack(0, 4096, 0, 0)
+    assert wire.asked(Request.SET_MEM_TABLE, table, [40]) == 0
+    assert wire.asked(Request.REM_MEM_REG, slot(0)) == 0
+    assert wire.device.regions == ()
+
+
 @pytest.mark.parametrize("wrong", [slot(1), slot(0, 8192), slot(0, user=1)], ids=len)
 def test_a_slot_is_removed_by_exact_match(wire: Wire, wrong: bytes) -> None:
     wire.send(Request.ADD_MEM_REG, slot(0), [40])
