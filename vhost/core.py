@@ -4,6 +4,7 @@ Every class holds what C borrows and frees it in close().  What other packages p
 C leaves as `object`.
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,13 +55,21 @@ class QueueStatus:
     drops: dict[str, int]
 
 
+def signal(fd: int) -> None:
+    """Tell the front-end through an event counter or a pipe, once, without waiting."""
+    lib.vhost_signal(fd)
+
+
 class Port:
     """struct port of a virtual machine's network card."""
 
     def __init__(self, port_id: int) -> None:
         self.cdata = lib.vhost_port_new(port_id)
         if self.cdata == ffi.NULL:
-            raise CoreError(ffi.errno or 12, "cannot make a port")
+            number = ffi.errno
+            # Each worker has a few requests of its own to call guests with.
+            hint = " (raise sysctl fs.aio-max-nr)" if number == errno.EAGAIN else ""
+            raise CoreError(number or errno.ENOMEM, f"cannot make a port{hint}")
 
     def close(self) -> None:
         """No published snapshot may list the port."""

@@ -40,3 +40,26 @@ def own_pipe(fd: int, flags: int) -> int:
         return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise RefusedError(f"cannot open the pipe anew: {error.strerror}") from error
+
+
+def own_kick(fd: int) -> int:
+    """fd, if it can be watched: who begins to watch a file asks it for its state, and only the
+    kernel's own kinds are sure to answer at once."""
+    if not name(fd).startswith((EVENT, PIPE)):
+        raise RefusedError("the kick descriptor is neither an event counter nor a pipe")
+    return fd
+
+
+def own_signal(fd: int) -> int:
+    """fd, or another instead of it, which can be told something without waiting; see call.h.
+
+    fd is closed if another one is returned.
+    """
+    kind = name(fd)
+    if kind == EVENT:
+        return fd
+    if not kind.startswith(PIPE):
+        raise RefusedError("the call descriptor is neither an event counter nor a pipe")
+    own = own_pipe(fd, os.O_WRONLY)
+    os.close(fd)
+    return own

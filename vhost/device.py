@@ -7,7 +7,6 @@ and waited for; only then is anything of it changed or freed.
 import asyncio
 import logging
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +24,6 @@ log = logging.getLogger(__name__)
 
 # Device state is less than a page, which every pipe holds (pipe(7), PIPE_BUF).
 MAX_STATE_BYTES = 4096
-
-ANONYMOUS = 0  # what fstat() calls an eventfd
 
 
 class Switch(Protocol):
@@ -117,10 +114,15 @@ class CoreDevice:
 
     def set_call(self, index: int, fd: int) -> None:
         queue = self.queues[index]
-        _prepare_call(fd)
         queue.spec = replace(queue.spec, call_fd=fd)
         queue.set_call(fd)
         self._switch.sync()
+
+    def own_kick(self, fd: int) -> int:
+        return descriptors.own_kick(fd)
+
+    def own_signal(self, fd: int) -> int:
+        return descriptors.own_signal(fd)
 
     def set_max_pairs(self, pairs: int) -> None:
         self._port.set_max_pairs(pairs)
@@ -196,7 +198,6 @@ class CoreDevice:
     # ---- in and out of service
 
     def _add(self, spec: RingSpec) -> None:
-        _prepare_call(spec.call_fd)
         try:
             queue = Queue(self._port, self._memory, self._with_state(spec))
         except CoreError as error:
@@ -267,16 +268,3 @@ def _event_count(fd: int) -> int | None:
         if line.startswith("eventfd-count:"):
             return int(line.split()[1], 16)
     return None
-
-
-def _prepare_call(fd: int) -> None:
-    """A call that nobody picks up must not stop the worker that makes it.
-
-    Only an event counter, a pipe or a socket keeps that promise; a file may lie on anything.
-    """
-    if fd < 0:
-        return
-    kind = stat.S_IFMT(os.fstat(fd).st_mode)
-    if kind not in (ANONYMOUS, stat.S_IFIFO, stat.S_IFSOCK):
-        raise RefusedError("the call descriptor is neither an event counter nor a pipe")
-    os.set_blocking(fd, False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from vhost import messages as m
 from vhost import sockets
 from vhost.backend import Backend
-from vhost.core import RING_STATE_BYTES, Port
+from vhost.core import RING_STATE_BYTES, Port, signal
 from vhost.device import CoreDevice, Switch
 from vhost.errors import DisconnectedError, RemoteError, StateFileError, VhostError
 from vhost.messages import Feature, Header
@@ -275,7 +275,7 @@ class VhostPort:
             log.warning("%s: ring %d is broken: %s", self.name, index, reason)
             error_fd = self._backend.rings[index].error_fd
             if error_fd >= 0:
-                _signal(error_fd)
+                signal(error_fd)
 
     # ---- status
 
@@ -306,14 +306,6 @@ class VhostPort:
         if self._backend is not None:
             status |= connection_status(self._backend, self._device)
         return status
-
-
-def _signal(fd: int) -> None:
-    os.set_blocking(fd, False)
-    try:
-        os.write(fd, (1).to_bytes(8, "little"))
-    except OSError as error:
-        log.debug("error descriptor: %s", error.strerror)
 
 
 def check_config(config: VhostConfig) -> None:

@@ -1,5 +1,7 @@
 """Handlers of messages about one ring."""
 
+from collections.abc import Callable
+
 from vhost import messages as m
 from vhost.errors import RefusedError, RemoteError
 from vhost.messages import Feature
@@ -53,7 +55,7 @@ def set_vring_enable(session: Session, payload: bytes, _fds: list[int]) -> None:
 
 
 def set_vring_kick(session: Session, payload: bytes, fds: list[int]) -> None:
-    index, fd = _vring_fd(payload, fds)
+    index, fd = _vring_fd(payload, fds, session.device.own_kick)
     ring = session.ring(index)
     if ring.started:
         session.stop(index, ring)
@@ -64,7 +66,7 @@ def set_vring_kick(session: Session, payload: bytes, fds: list[int]) -> None:
 
 
 def set_vring_call(session: Session, payload: bytes, fds: list[int]) -> None:
-    index, fd = _vring_fd(payload, fds)
+    index, fd = _vring_fd(payload, fds, session.device.own_signal)
     ring = session.ring(index)
     if ring.started:
         session.device.set_call(index, fd)
@@ -74,17 +76,18 @@ def set_vring_call(session: Session, payload: bytes, fds: list[int]) -> None:
 
 
 def set_vring_err(session: Session, payload: bytes, fds: list[int]) -> None:
-    index, fd = _vring_fd(payload, fds)
+    index, fd = _vring_fd(payload, fds, session.device.own_signal)
     ring = session.ring(index)
     former, ring.error_fd = ring.error_fd, fd
     fds.clear()
     session.close_fd(former)
 
 
-def _vring_fd(payload: bytes, fds: list[int]) -> tuple[int, int]:
+def _vring_fd(payload: bytes, fds: list[int], own: Callable[[int], int]) -> tuple[int, int]:
     """Ring index and the descriptor, -1 when the front-end says that there is none.
 
-    Whoever keeps the descriptor clears fds.
+    own: says whether a descriptor will do, and may put another in its place.  Whoever keeps the
+    descriptor clears fds.
     """
     (value,) = m.U64.unpack(payload)
     if value & ~(m.VRING_INDEX_MASK | m.VRING_NO_FD):
@@ -92,4 +95,6 @@ def _vring_fd(payload: bytes, fds: list[int]) -> tuple[int, int]:
     has_none = bool(value & m.VRING_NO_FD)
     if len(fds) != (0 if has_none else 1):
         raise RemoteError(f"{len(fds)} file descriptors for {value:#x}")
+    if not has_none:
+        fds[0] = own(fds[0])
     return value & m.VRING_INDEX_MASK, -1 if has_none else fds[0]

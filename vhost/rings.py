@@ -56,6 +56,12 @@ class Device(Protocol):
     def set_call(self, index: int, fd: int) -> None:
         """fd: -1 for none.  The former one is out of use on return."""
 
+    def own_kick(self, fd: int) -> int:
+        """The descriptor to be watched for kicks."""
+
+    def own_signal(self, fd: int) -> int:
+        """The descriptor to make calls with: fd, or one that stands for it and fd is closed."""
+
     def set_max_pairs(self, pairs: int) -> None: ...
 
     def announce(self, mac: bytes) -> None:

@@ -140,6 +140,11 @@ struct rxq *vhost_port_announcer(struct port *p);
  * are waiting. */
 int vhost_port_announce(struct port *p, const uint8_t *mac);
 
+/* ---- call.c */
+
+/* Tells the front-end through one of its descriptors, an event counter or a pipe, once. */
+void vhost_signal(int fd);
+
 /* ---- vhost_queue.c */
 
 /* -EINVAL: size or alignment; -EFAULT: the rings are not in the table's memory. */

@@ -11,9 +11,13 @@
 
 struct port *vhost_port_new(uint16_t id)
 {
+    int rc = call_prepare();
     struct vhost_port *vp = calloc(1, sizeof(*vp));
-    if (vp == NULL)
+    if (rc < 0 || vp == NULL) {
+        free(vp);
+        errno = rc < 0 ? -rc : ENOMEM;
         return NULL;
+    }
     vp->max_pairs = vp->pairs = 1;
     vp->alarm.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (vp->alarm.event_fd < 0)

@@ -19,16 +19,6 @@ static void queue_disarm(struct rxq *rxq)
     virtq_disarm(&CONTAINER_OF(rxq, struct vhost_queue, rxq)->vq);
 }
 
-static void call_driver(const struct vhost_queue *q)
-{
-    uint64_t one = 1;
-    int fd = load_relaxed(&q->call_fd);
-    /* Full means that the driver has been told and did not look yet; every other error is the
-     * front-end's own loss. */
-    if (fd >= 0 && write(fd, &one, sizeof(one)) < 0)
-        return;
-}
-
 int vhost_queue_start(struct port *p, struct mem_table *t, const struct vhost_ring *ring,
                       struct vhost_queue **out)
 {
@@ -50,7 +40,7 @@ int vhost_queue_start(struct port *p, struct mem_table *t, const struct vhost_ri
     q->port = vhost_port_of(p);
     q->header_bytes = vnet_header_bytes(ring->features);
     q->enabled = ring->enabled;
-    q->call_fd = ring->call_fd;
+    q->call = call_of(ring->call_fd);
     q->index = ring->index;
     q->role = ring->role;
     if (ring->role == VHOST_ROLE_RX) {
@@ -68,7 +58,8 @@ int vhost_queue_start(struct port *p, struct mem_table *t, const struct vhost_ri
                           .port = p,
                           .fd = ring->kick_fd};
     virtq_disarm(&q->vq);
-    call_driver(q); /* what was given back before we last stopped may not have been told */
+    /* What was given back before we last stopped may not have been told. */
+    call_make(q->call, CALL_CONTROL);
     *out = q;
     return 0;
 }
@@ -90,8 +81,9 @@ void vhost_queue_enable(struct vhost_queue *q, uint32_t enabled)
 
 void vhost_queue_set_call(struct vhost_queue *q, int fd)
 {
-    store_relaxed(&q->call_fd, fd);
-    call_driver(q);
+    int call = call_of(fd);
+    store_relaxed(&q->call, call);
+    call_make(call, CALL_CONTROL);
 }
 
 void vhost_queue_status_read(const struct vhost_queue *q, struct vhost_queue_status *out)
@@ -113,7 +105,7 @@ void vhost_queue_publish(struct vhost_queue *q, struct breath *b)
     struct counters *c = port_counters(&q->port->port, b);
     virtq_publish(&q->vq, q->vq.kind);
     if (virtq_wants_call(&q->vq, q->vq.kind)) {
-        call_driver(q);
+        call_make(load_relaxed(&q->call), b->worker);
         counter_add(&c->notifications_sent, 1);
         counter_add(&q->calls_sent, 1);
     } else {

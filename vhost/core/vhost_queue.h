@@ -3,12 +3,13 @@
  * Untrusted:  the ring and its buffers; see virtqueue.h.
  * Threads:    TX and control rings: the worker that polls the rxq.  RX rings: the worker that holds
  *             `lock`.  Made and freed by the control thread while no worker can reach them;
- *             enabled and call_fd it may store at any time.
+ *             enabled and call it may store at any time.
  */
 #ifndef VHOST_QUEUE_H
 #define VHOST_QUEUE_H
 
 #include "vhost/core/ring.h"
+#include "vhost/core/call.h"
 #include "vhost/core/vnet.h"
 
 /* A burst ends when it has read so many descriptors: more than BURST of the longest chains that
@@ -75,7 +76,7 @@ struct vhost_queue {
     struct vhost_port *port;
     uint32_t header_bytes;
     uint32_t enabled;
-    int call_fd;
+    int call;                        /* call_of(), stored at any time */
     bool reported;                   /* that it broke */
     uint32_t index;
     uint32_t role;

@@ -1,0 +1,130 @@
+"""Descriptors that a front-end shares with us: nothing that it does to them makes us wait.  A test
+that fails here does not end: the call sleeps in the kernel."""
+
+import fcntl
+import os
+import select
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.frontend import FrontEnd
+from tests.fakes.vhostbox import VhostBox, frame, pair
+from vhost import messages as m
+from vhost.messages import Request
+
+FULL = 2**64 - 2
+
+
+def fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def set_call(front: FrontEnd, index: int, fd: int) -> int:
+    return front.tell(Request.SET_VRING_CALL, m.U64.pack(index), [fd])
+
+
+def drain(fd: int) -> int:
+    """Bytes in a pipe, which is empty afterwards."""
+    os.set_blocking(fd, False)
+    try:
+        return len(os.read(fd, 1 << 20))
+    except BlockingIOError:
+        return 0
+
+
+def test_a_full_counter_that_blocks_stops_nobody() -> None:
+    with VhostBox() as box:
+        a, b = pair(box)
+        b.post(4)
+        for ring in (b.rings[0], a.rings[1]):
+            ring.calls()
+            os.eventfd_write(ring.call, FULL)
+            os.set_blocking(ring.call, True)
+        a.transmit(frame(64))
+        a.transmit(frame(65))
+        box.settle()
+        assert b.frames() == [frame(64), frame(65)]
+        assert os.eventfd_read(b.rings[0].call) >= FULL
+        a.transmit(frame(66))
+        box.settle()
+        assert os.eventfd_read(b.rings[0].call) == 1, "it counts again"
+
+
+def test_each_call_counts_one() -> None:
+    with VhostBox() as box:
+        a, b = pair(box)
+        b.post(4)
+        b.rings[0].calls()
+        for _ in range(3):
+            a.transmit(frame(64))
+            box.settle()
+        assert b.rings[0].calls() == 3
+
+
+def test_a_pipe_is_written_to_through_flags_of_our_own() -> None:
+    with VhostBox() as box:
+        a, b = pair(box)
+        b.post(4)
+        before = fds()
+        r, w = os.pipe()
+        assert set_call(b, 0, w) == 0
+        assert fds() == before + 3 - 1, "ours instead of the former one"
+        assert drain(r) == 8, "the call that a new descriptor begins with"
+        a.transmit(frame(64))
+        box.settle()
+        assert drain(r) == 8
+        os.write(w, bytes(fcntl.fcntl(w, fcntl.F_GETPIPE_SZ)))
+        assert os.get_blocking(w)
+        a.transmit(frame(65))
+        box.settle()
+        os.close(r)
+        a.transmit(frame(66))
+        box.settle()
+        assert b.frames() == [frame(64), frame(65), frame(66)]
+        os.close(w)
+
+
+def test_a_full_error_counter_that_blocks_stops_nobody() -> None:
+    with VhostBox() as box:
+        a, b = pair(box)
+        ring = a.rings[1]
+        os.eventfd_write(ring.error, FULL)
+        os.set_blocking(ring.error, True)
+        ring.offer(999)
+        box.settle()
+        box.pump()
+        assert box.ring_state(0, 1) == "head_range"
+        b.post(1)
+
+
+@pytest.mark.parametrize(
+    "request_", [Request.SET_VRING_CALL, Request.SET_VRING_KICK, Request.SET_VRING_ERR]
+)
+@pytest.mark.parametrize("kind", ["file", "device", "socket", "epoll", "fifo"])
+def test_descriptors_of_any_other_kind_are_refused(
+    tmp_path: Path, request_: Request, kind: str
+) -> None:
+    """A file, or a named pipe, may lie on a file system that the front-end serves itself."""
+    os.mkfifo(tmp_path / "fifo")
+    poll = select.epoll()
+    opened = {
+        "file": lambda: os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT),
+        "device": lambda: os.open("/dev/null", os.O_RDWR),
+        "socket": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).detach(),
+        "epoll": lambda: os.dup(poll.fileno()),
+        "fifo": lambda: os.open(tmp_path / "fifo", os.O_RDWR),
+    }[kind]()
+    with VhostBox() as box:
+        a, b = pair(box)
+        before = fds()
+        assert b.tell(request_, m.U64.pack(0), [opened]) == 1
+        assert "neither an event counter nor a pipe" in str(box.ports[1].status()["last_step"])
+        assert fds() == before
+        b.post(1)
+        a.transmit(frame(64))
+        box.settle()
+        assert b.frames() == [frame(64)], "the former one is still in use"
+    os.close(opened)
+    poll.close()
