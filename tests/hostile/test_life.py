@@ -222,6 +222,5 @@ def test_a_call_descriptor_that_could_block_is_refused(tmp_path: Path) -> None:
         assert os.fstat(fd).st_size == 0
         assert b.rings[0].calls() > 0, "the former one is still in use"
         b.stop_ring(0)
-        assert b.tell(Request.SET_VRING_CALL, m.U64.pack(0), [fd]) == 0
-        assert b.tell(Request.SET_VRING_KICK, m.U64.pack(0), [b.rings[0].kick]) != 0
+        assert b.tell(Request.SET_VRING_CALL, m.U64.pack(0), [fd]) != 0, "stopped or not"
         os.close(fd)

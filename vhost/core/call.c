@@ -28,14 +28,11 @@ struct aio_ring {
 };
 
 static aio_context_t contexts[MAX_WORKERS + 1];
-static int empty_fd = -1;
+static int empty_fd;               /* open while there are users */
+static uint32_t users;
 
 int call_prepare(void)
 {
-    if (empty_fd < 0)
-        empty_fd = memfd_create("call", MFD_CLOEXEC);
-    if (empty_fd < 0)
-        return -errno;
     for (uint32_t i = 0; i < ARRAY_LEN(contexts); i++) {
         if (contexts[i] != 0)
             continue;
@@ -44,7 +41,18 @@ int call_prepare(void)
         if (((const struct aio_ring *)contexts[i])->magic != AIO_RING_MAGIC)
             return -ENOSYS;
     }
+    if (users == 0)
+        empty_fd = memfd_create("call", MFD_CLOEXEC);
+    if (empty_fd < 0)
+        return -errno;
+    users++;
     return 0;
+}
+
+void call_release(void)
+{
+    if (--users == 0)
+        close(empty_fd);
 }
 
 int call_of(int fd)

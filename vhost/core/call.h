@@ -19,8 +19,11 @@
 
 enum { CALL_CONTROL = MAX_WORKERS, CALL_NONE = -1 };
 
-/* Once before any call, by the control thread: 0 or -errno; -EAGAIN: see sysctl fs.aio-max-nr. */
+/* By the control thread, for each port before its first call: 0 or -errno; -EAGAIN: see sysctl
+ * fs.aio-max-nr. */
 int call_prepare(void);
+/* For each port for which call_prepare() returned 0, behind its last call. */
+void call_release(void);
 /* The descriptor with its kind, as one word that can be stored at once; fd -1: CALL_NONE. */
 int call_of(int fd);
 /* A counter or pipe that is full was told before; every other error is the front-end's own loss. */

@@ -14,6 +14,8 @@ struct port *vhost_port_new(uint16_t id)
     int rc = call_prepare();
     struct vhost_port *vp = calloc(1, sizeof(*vp));
     if (rc < 0 || vp == NULL) {
+        if (rc == 0)
+            call_release();
         free(vp);
         errno = rc < 0 ? -rc : ENOMEM;
         return NULL;
@@ -34,6 +36,7 @@ no_port:
 no_announcer:
     close(vp->alarm.event_fd);
 no_event:
+    call_release();
     free(vp);
     return NULL;
 }
@@ -46,6 +49,7 @@ void vhost_port_free(struct port *p)
     close(vp->alarm.event_fd);
     announcer_fini(&vp->announcer);
     port_fini(p);
+    call_release();
     free(vp);
 }
 
