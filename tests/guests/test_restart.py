@@ -36,6 +36,10 @@ def longest_gap_s(ping: str) -> float:
     return max(later - earlier for earlier, later in pairwise(at))
 
 
+def kinds(daemon: Daemon) -> set[str]:
+    return {queue["kind"] for row in daemon.ask("ports") for queue in row["detail"]["queues"]}
+
+
 # Boots are dear: split rings in both of our roles, packed ones in the usual one.
 @pytest.mark.parametrize(
     ("role", "packed"), [("client", False), ("server", False), ("client", True)]
@@ -54,6 +58,8 @@ def test_guests_go_on_after_kill_9(tmp_path: Path, role: str, packed: bool) -> N
             for i in (1, 2)
         )
         one.check("ping -c 3 -i 0.2 -W 5 10.5.0.2", timeout_s=30)
+        kind = "packed" if packed else "split"
+        assert kinds(daemon) == {kind}
         stream = TcpStream(one, two, "10.5.0.2")
         stream.goes_on()
         two.spawn(f"/usr/bin/ping -D -i {INTERVAL_S} 10.5.0.1 > /tmp/pings 2>&1")
@@ -66,7 +72,6 @@ def test_guests_go_on_after_kill_9(tmp_path: Path, role: str, packed: bool) -> N
         stream.finish()
         two.check("killall -INT ping; sleep 0.5")
         gap_s = longest_gap_s(two.check("cat /tmp/pings"))
-        kind = "packed" if packed else "split"
         print(f"{kind}, {role}: {KILLS} kills, longest gap of a ping: {gap_s:.2f} s")
         assert float(one.check("cut -d' ' -f1 /proc/uptime")) > 5, "the guest was restarted"
         assert daemon.stop() == 0
