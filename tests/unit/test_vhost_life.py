@@ -1,5 +1,6 @@
 """What outlives a switch: features that guests took, and where packed rings stand."""
 
+import errno
 import os
 import random
 import struct
@@ -18,8 +19,8 @@ from vhost.messages import Feature
 from vhost.statefile import file_name
 
 
-def notes(box: VhostBox) -> list[str]:
-    status: dict[str, Any] = box.ports[0].status()
+def notes(box: VhostBox, number: int = 0) -> list[str]:
+    status: dict[str, Any] = box.ports[number].status()
     return list(status["notes"])
 
 
@@ -265,3 +266,26 @@ def test_torn_records_break_nothing() -> None:
             box.settle()
             a.rings[1].reap()
         assert box.ports[0].status()["state"] == "connected"
+
+
+def test_a_packed_ring_works_where_there_is_no_room_for_its_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with VhostBox(2) as box:
+        for port_ in box.ports:
+            port_.start()
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        a, b = packed_pair(box)
+        assert all("cannot outlive the switch: no room" in note for note in notes(box, 1))
+        b.post(1, 256)
+        arrives(box, a, b, 1)
+        bases = [b.packed[index].position(b.packed[index].used_seen) for index in (0, 1)]
+        for index in (0, 1):
+            b.stop_ring(index)
+            b.start_ring(index, base=bases[index])
+        b.settle()
+        b.post(1, 256)
+        arrives(box, a, b, 2)

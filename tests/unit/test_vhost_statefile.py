@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from vhost import statefile
 from vhost.errors import StateFileError
 from vhost.messages import MAX_RINGS
 from vhost.statefile import RINGS_AT, Negotiated, Place, RingKey, StateFile
@@ -213,3 +214,11 @@ def test_torn_contents_never_hurt(path: Path) -> None:
         )
         assert begun(file, 0, KEY) is None
         die(file)
+
+
+def test_a_file_that_changes_all_the_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(statefile, "_is_at", lambda *_: False)
+    with pytest.raises(StateFileError, match="changes it all the time"):
+        opened(path)
+    assert len(os.listdir("/proc/self/fd")) == before
