@@ -90,6 +90,7 @@ class Backend(Session):
                 self.device.stop_ring(index)
                 ring.started = False
         self.device.replace_memory(())
+        self.device.set_log(-1)
         for ring in self.rings.values():
             for fd in (ring.kick_fd, ring.call_fd, ring.error_fd):
                 self.close_fd(fd)

@@ -99,6 +99,10 @@ class Port:
         array = ffi.new("struct vhost_queue *[]", [queue.cdata for queue in queues])
         _check(lib.vhost_port_set_tx(self.cdata, array, len(queues)), "cannot set the rings")
 
+    def hold(self, held: bool) -> None:
+        """While held, who sends to a port without rings waits if he can."""
+        lib.vhost_port_hold(self.cdata, held)
+
     def reap(self) -> None:
         lib.vhost_port_reap(self.cdata)
 
@@ -186,10 +190,32 @@ class Memory:
         return out[0]
 
 
-class Queue:
-    """A started ring."""
+class DirtyLog:
+    """The pages that rings wrote, in a file that a migration reads: a bit for each 4 KiB."""
 
-    def __init__(self, port: Port, memory: Memory, spec: RingSpec) -> None:
+    def __init__(self, port: Port, fd: int, size_bytes: int, offset: int) -> None:
+        out = ffi.new("struct dirty_log **")
+        rc = lib.dirty_log_new(port.cdata, fd, size_bytes, offset, out)
+        _check(rc, f"dirty log of {size_bytes} bytes at {offset:#x}")
+        self.cdata = out[0]
+
+    def close(self) -> None:
+        """No ring may use it."""
+        lib.dirty_log_free(self.cdata)
+        self.cdata = ffi.NULL
+
+    @property
+    def beyond(self) -> int:
+        """How often a page was written that the log has no bit for."""
+        return int(lib.dirty_log_beyond(self.cdata))
+
+
+class Queue:
+    """A started ring.  log: marked when the features have LOG_ALL; must outlive the ring."""
+
+    def __init__(
+        self, port: Port, memory: Memory, spec: RingSpec, log: DirtyLog | None = None
+    ) -> None:
         self._memory = memory
         self._state: object = None
         ring = ffi.new("struct vhost_ring *")
@@ -199,6 +225,10 @@ class Queue:
         ring.kick_fd, ring.call_fd = spec.kick_fd, spec.call_fd
         ring.enabled, ring.index = spec.enabled, spec.index
         ring.base = spec.base
+        if log is not None:
+            ring.log = log.cdata
+            ring.log_used = spec.log_gpa is not None
+            ring.log_gpa = spec.log_gpa or 0
         if spec.state is not None:
             # Holds on to the map, which cannot be closed before.
             self._state = ring.state = ffi.from_buffer("struct vhost_ring_state *", spec.state)

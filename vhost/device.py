@@ -7,13 +7,14 @@ and waited for; only then is anything of it changed or freed.
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from vhost import descriptors, transfer
-from vhost.core import Memory, Port, Queue
+from vhost.core import DirtyLog, Memory, Port, Queue
 from vhost.errors import CoreError, LocalError, RefusedError, StateFileError
 from vhost.messages import Feature, RegionSpec
 from vhost.rings import RingSpec
@@ -56,6 +57,7 @@ class CoreDevice:
         self._receiver: Receiver | None = None
         self._rxqs = rxqs
         self._memory = Memory(port)
+        self._log: DirtyLog | None = None
         self.queues: dict[int, Queue] = {}
         self._kicks_before: dict[int, int] = {}  # counted before the ring started
         self._nodes: tuple[int | None, ...] = ()
@@ -77,13 +79,14 @@ class CoreDevice:
         moved = {i: q.spec for i, q in self.queues.items() if lies_in(q.spec, gone)}
         lost = []
         if moved:
-            bases = self._retire(list(moved))
-            for index, spec in moved.items():
-                try:
-                    self._add(replace(spec, base=bases[index]))
-                except RefusedError:
-                    lost.append(index)
-            self._list()
+            with self.traffic_held():
+                bases = self._retire(list(moved))
+                for index, spec in moved.items():
+                    try:
+                        self._add(replace(spec, base=bases[index]))
+                    except RefusedError:
+                        lost.append(index)
+                self._list()
         else:
             self._switch.sync()
         self._memory.reap()
@@ -123,6 +126,34 @@ class CoreDevice:
 
     def own_signal(self, fd: int) -> int:
         return descriptors.own_signal(fd)
+
+    @contextmanager
+    def traffic_held(self) -> Iterator[None]:
+        self._port.hold(True)
+        try:
+            yield
+        finally:
+            self._port.hold(False)
+
+    def set_log(self, fd: int, size_bytes: int = 0, offset: int = 0) -> None:
+        try:
+            new = DirtyLog(self._port, fd, size_bytes, offset) if fd >= 0 else None
+        except CoreError as error:
+            raise RefusedError(str(error)) from error
+        former, self._log = self._log, new
+        specs = {index: queue.spec for index, queue in self.queues.items()}
+        with self.traffic_held():
+            bases = self._retire(list(specs))
+            if former is not None:
+                former.close()
+            for index, spec in specs.items():
+                self._add(replace(spec, base=bases[index]))
+            self._list()
+
+    @property
+    def log_beyond(self) -> int:
+        """How often a page was written that the log has no bit for."""
+        return 0 if self._log is None else self._log.beyond
 
     def set_max_pairs(self, pairs: int) -> None:
         self._port.set_max_pairs(pairs)
@@ -199,7 +230,7 @@ class CoreDevice:
 
     def _add(self, spec: RingSpec) -> None:
         try:
-            queue = Queue(self._port, self._memory, self._with_state(spec))
+            queue = Queue(self._port, self._memory, self._with_state(spec), self._log)
         except CoreError as error:
             raise RefusedError(str(error)) from error
         if self.states is not None and queue.spec.state is not None:

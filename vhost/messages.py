@@ -30,6 +30,7 @@ MEMORY_SLOT = struct.Struct("=QQQQQ")  # padding and one region
 DEVICE_STATE_FD = struct.Struct("=II")  # direction, phase
 CONFIG_HEADER = struct.Struct("=III")  # offset, bytes, flags
 
+VRING_F_LOG = 1  # of SET_VRING_ADDR: what is written to the used ring is logged
 VRING_INDEX_MASK = 0xFF
 VRING_NO_FD = 0x100
 
@@ -148,6 +149,7 @@ class Feature(enum.IntFlag):
     GUEST_ANNOUNCE = 1 << 21
     MQ = 1 << 22
     CTRL_MAC_ADDR = 1 << 23
+    LOG_ALL = 1 << 26  # VHOST_F_LOG_ALL
     INDIRECT_DESC = 1 << 28
     EVENT_IDX = 1 << 29
     PROTOCOL_FEATURES = 1 << 30
@@ -192,6 +194,7 @@ OFFERED_FEATURES = (
     | Feature.GUEST_ANNOUNCE
     | Feature.MQ
     | Feature.CTRL_MAC_ADDR
+    | Feature.LOG_ALL
     | Feature.INDIRECT_DESC
     | Feature.EVENT_IDX
     | Feature.PROTOCOL_FEATURES

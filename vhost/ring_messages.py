@@ -19,14 +19,16 @@ def set_vring_num(session: Session, payload: bytes, _fds: list[int]) -> None:
 
 
 def set_vring_addr(session: Session, payload: bytes, _fds: list[int]) -> None:
-    index, _flags, desc, used, avail, _log = m.VRING_ADDR.unpack(payload)
+    index, flags, desc, used, avail, log = m.VRING_ADDR.unpack(payload)
     ring = session.ring(index)
-    if ring.addresses == (desc, avail, used):
+    log_gpa = log if flags & m.VRING_F_LOG else None
+    if (ring.addresses, ring.log_gpa) == ((desc, avail, used), log_gpa):
         return
-    ring.addresses = (desc, avail, used)
-    if ring.started:
-        session.stop(index, ring)
-    session.start_if_ready(index, ring)
+    ring.addresses, ring.log_gpa = (desc, avail, used), log_gpa
+    with session.device.traffic_held():
+        if ring.started:
+            session.stop(index, ring)
+        session.start_if_ready(index, ring)
 
 
 def set_vring_base(session: Session, payload: bytes, _fds: list[int]) -> None:

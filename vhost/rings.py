@@ -1,6 +1,7 @@
 """What a ring is to the protocol, and what the protocol asks of the device that runs it."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,7 @@ class RingSpec:
     base: int = 0  # where a packed ring begins, as SET_VRING_BASE has it
     state: memoryview | None = None  # a packed ring's record that outlives us; the device's matter
     resume: bool = False  # go on where the record says
+    log_gpa: int | None = None  # guest address of the used ring, when writes to it are logged
 
 
 class Device(Protocol):
@@ -62,6 +64,15 @@ class Device(Protocol):
     def own_signal(self, fd: int) -> int:
         """The descriptor to make calls with: fd, or one that stands for it and fd is closed."""
 
+    def traffic_held(self) -> AbstractContextManager[None]:
+        """For rings that stop and go on at once: who sends to them meanwhile waits if he can."""
+
+    def set_log(self, fd: int, size_bytes: int = 0, offset: int = 0) -> None:
+        """Mark pages in this log of so many bytes from now on; fd: -1 for none.
+
+        Only rings whose features have LOG_ALL mark any.  They go on where they were.
+        """
+
     def set_max_pairs(self, pairs: int) -> None: ...
 
     def announce(self, mac: bytes) -> None:
@@ -89,6 +100,7 @@ class Ring:
 
     num: int = 0
     addresses: tuple[int, int, int] | None = None  # descriptors, available, used
+    log_gpa: int | None = None  # of the used ring, when it is to be logged
     base: int = 0
     kick_fd: int | None = None  # None: not set; -1: set to none
     call_fd: int = -1

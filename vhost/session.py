@@ -103,6 +103,7 @@ class Session:
                 call_fd=ring.call_fd,
                 enabled=ring.enabled,
                 base=ring.base,
+                log_gpa=ring.log_gpa,
             )
         )
         ring.started = True
@@ -116,10 +117,11 @@ class Session:
 
     def restart_rings(self) -> None:
         """What a ring does is chosen by its features when it starts."""
-        for index, ring in self.rings.items():
-            if ring.started:
-                self.stop(index, ring)
-                self.start_if_ready(index, ring)
+        with self.device.traffic_held():
+            for index, ring in self.rings.items():
+                if ring.started:
+                    self.stop(index, ring)
+                    self.start_if_ready(index, ring)
 
     def role_name(self, index: int) -> str:
         """ "rx", "tx" or "control"; "none" with the negotiated features."""

@@ -2,6 +2,7 @@
 writes down what is asked of it."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from vhost import messages as m
@@ -75,6 +76,12 @@ class FakeDevice:
     def stop_ring(self, index: int) -> int:
         del self.running[index]
         return 77
+
+    def traffic_held(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def set_log(self, fd: int, size_bytes: int = 0, offset: int = 0) -> None:
+        self.log = (fd, size_bytes, offset)
 
     def forget_ring(self, index: int) -> None:
         assert index not in self.running

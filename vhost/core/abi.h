@@ -47,6 +47,7 @@ enum virtq_reason {
 
 struct mem_region;
 struct mem_table;
+struct dirty_log;
 struct vhost_queue;
 
 /* A used descriptor of a packed ring. */
@@ -84,6 +85,10 @@ struct vhost_ring {
     struct vhost_ring_state *state; /* packed: outlives the ring; NULL: the ring has its own */
     uint32_t base;                 /* packed: where to begin, as SET_VRING_BASE has it */
     uint32_t resume;               /* packed: go on where state says, if it fits the ring */
+    struct dirty_log *log;         /* of the pages that are written; outlives the ring; or NULL */
+    uint64_t log_gpa;              /* the used ring's guest address (packed: the device area's) */
+    uint32_t log_used;             /* whether what is written to the ring itself is logged, too */
+    uint32_t pad;
 };
 
 struct vhost_queue_status {
@@ -115,6 +120,16 @@ void mem_table_free(struct mem_table *t);
 int mem_table_set(struct mem_table *t, struct mem_region *const *regions, uint32_t count);
 void mem_table_reap(struct mem_table *t);
 
+/* ---- dirty.c */
+
+/* Maps size_bytes of fd from offset on as a log of written pages, a bit for each 4 KiB.  Errors:
+ * those of mem_region_map(). */
+int dirty_log_new(struct port *p, int fd, uint64_t size_bytes, uint64_t offset,
+                  struct dirty_log **out);
+void dirty_log_free(struct dirty_log *log);
+/* Any time: how often a page was written that the log has no bit for. */
+uint64_t dirty_log_beyond(const struct dirty_log *log);
+
 /* ---- vhost_port.c */
 
 struct port *vhost_port_new(uint16_t id);
@@ -131,6 +146,9 @@ uint32_t vhost_port_pairs(const struct port *p);
  * middle of it until vhost_port_reap(), which is called when every worker is past this. */
 int vhost_port_set_tx(struct port *p, struct vhost_queue *const *queues, uint32_t count);
 void vhost_port_reap(struct port *p);
+/* While held, a port without rings makes those wait who can, instead of dropping what they send:
+ * for rings that are about to go on.  Any time. */
+void vhost_port_hold(struct port *p, uint32_t held);
 
 /* ---- announce.c */
 

@@ -76,9 +76,11 @@ static uint8_t command_serve(struct vhost_port *vp, const struct command *c)
 static bool serve_chain(struct vhost_queue *q)
 {
     struct segment segs[COMMAND_SEGMENTS];
+    uint64_t gpas[COMMAND_SEGMENTS];
     struct virtq *vq = &q->vq;
     struct virtq_buffers buffers;
     struct command command;
+    vq->gpas = gpas;
     if (virtq_chain(vq, vq->kind, vq->next, VIRTQ_BOTH, segs, COMMAND_SEGMENTS, &buffers) !=
         VIRTQ_CHAIN)
         return false;
@@ -89,6 +91,8 @@ static bool serve_chain(struct vhost_queue *q)
     q->rx.walked += buffers.walked;
     command_read(segs, buffers.read_segs, &command);
     store_relaxed(segs[buffers.read_segs].base, command_serve(q->port, &command));
+    if (vq->kind & VIRTQ_LOGGED)
+        dirty_mark(vq->log, gpas[buffers.read_segs], 1);
     virtq_put_used(vq, vq->kind, buffers.elem, 1);
     return true;
 }

@@ -182,9 +182,23 @@ uint8_t *mem_user(const struct mem_table *t, uint64_t user, uint64_t len_bytes)
     return NULL;
 }
 
+bool mem_user_gpa(const struct mem_table *t, uint64_t user, uint64_t *gpa)
+{
+    const struct mem_list *list = t->list; /* the control thread's own */
+    for (uint32_t i = 0; i < list->count; i++) {
+        const struct mem_entry *r = &list->entries[i];
+        if (user - r->user < r->size_bytes) {
+            *gpa = r->gpa + (user - r->user);
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Only memory: memfd, tmpfs, hugetlbfs, which are the files that have seals.  A file of any other
  * kind may lie with a server of the front-end's own (FUSE, NFS), and then whoever touches it, or
  * only asks for its size, waits for as long as that server likes. */
+
 static int file_check(int fd, uint64_t end, uint64_t *page_bytes)
 {
     struct stat st;

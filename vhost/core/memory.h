@@ -59,6 +59,9 @@ const struct mem_entry *mem_find(const struct mem_list *list, uint64_t gpa);
 /* Where len_bytes of front-end addresses lie in one piece, or NULL. */
 uint8_t *mem_user(const struct mem_table *t, uint64_t user, uint64_t len_bytes);
 
+/* The guest's address of a front-end's; false when it is in no region. */
+bool mem_user_gpa(const struct mem_table *t, uint64_t user, uint64_t *gpa);
+
 /* Where gpa lies; *part becomes how many of len_bytes follow in one piece.  NULL: nowhere.
  * hint: 0 at first; remembers the entry, and may be of another list: it is checked like any. */
 static inline uint8_t *mem_at(const struct mem_table *t, uint32_t *hint, uint64_t gpa,

@@ -91,7 +91,7 @@ static inline bool packed_has(const struct virtq *q, uint16_t at)
 }
 
 static inline uint8_t *packed_single(struct virtq *q, uint16_t at, uint16_t flags, uint32_t *len,
-                                     struct virtq_elem *elem)
+                                     struct virtq_elem *elem, uint64_t *gpa)
 {
     uint32_t part;
     struct virtq_desc d = packed_desc_at(packed_desc(q, at));
@@ -104,6 +104,7 @@ static inline uint8_t *packed_single(struct virtq *q, uint16_t at, uint16_t flag
         return NULL;
     *elem = (struct virtq_elem){.id = d.next, .slots = 1};
     *len = d.len;
+    *gpa = d.addr;
     return base;
 }
 

@@ -31,10 +31,10 @@ EACH_KIND bool virtq_has(struct virtq *q, uint32_t kind, uint16_t at)
 /* The only buffer of a chain of one descriptor that lies in one piece, the usual case; NULL when
  * the chain is anything else, also when it is wrong or, in a packed ring, not there. */
 EACH_KIND uint8_t *virtq_single(struct virtq *q, uint32_t kind, uint16_t at, uint16_t flags,
-                                uint32_t *len, struct virtq_elem *elem)
+                                uint32_t *len, struct virtq_elem *elem, uint64_t *gpa)
 {
-    return kind & VIRTQ_PACKED ? packed_single(q, at, flags, len, elem)
-                               : split_single(q, at, flags, len, elem);
+    return kind & VIRTQ_PACKED ? packed_single(q, at, flags, len, elem, gpa)
+                               : split_single(q, at, flags, len, elem, gpa);
 }
 
 /* The buffers of the chain at a position, if there is one and it did not break the queue. */
@@ -109,10 +109,13 @@ EACH_KIND void virtq_put_read(struct virtq *q, uint32_t kind, const struct virtq
 
 EACH_KIND void virtq_publish(struct virtq *q, uint32_t kind)
 {
+    uint32_t count = q->pending;
     if (kind & VIRTQ_PACKED)
         packed_publish(q);
     else
         split_publish(q);
+    if (kind & VIRTQ_LOGGED)
+        virtq_log_used(q, count);
 }
 
 EACH_KIND bool virtq_wants_call(struct virtq *q, uint32_t kind)

@@ -56,7 +56,7 @@ static inline const uint8_t *split_first(const struct virtq *q, uint16_t at)
 }
 
 static inline uint8_t *split_single(struct virtq *q, uint16_t at, uint16_t flags, uint32_t *len,
-                                    struct virtq_elem *elem)
+                                    struct virtq_elem *elem, uint64_t *gpa)
 {
     uint32_t part;
     uint16_t head = split_head(q, at);
@@ -70,6 +70,7 @@ static inline uint8_t *split_single(struct virtq *q, uint16_t at, uint16_t flags
         return NULL;
     *elem = (struct virtq_elem){.id = head, .slots = 1};
     *len = d.len;
+    *gpa = d.addr;
     return base;
 }
 

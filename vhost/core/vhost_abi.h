@@ -10,6 +10,6 @@
 #include "vhost/core/abi.h"
 
 _Static_assert(VHOST_MAX_RINGS == 2 * VHOST_MAX_PAIRS + 1, "pairs and the control queue");
-_Static_assert(sizeof(struct vhost_ring) == 72, "no padding that Python would have to know");
+_Static_assert(sizeof(struct vhost_ring) == 96, "no padding that Python would have to know");
 
 #endif

@@ -93,6 +93,11 @@ int vhost_port_set_tx(struct port *p, struct vhost_queue *const *queues, uint32_
     return 0;
 }
 
+void vhost_port_hold(struct port *p, uint32_t held)
+{
+    store_relaxed(&vhost_port_of(p)->held, held);
+}
+
 void vhost_port_reap(struct port *p)
 {
     struct vhost_txset *set = vhost_port_of(p)->txset;

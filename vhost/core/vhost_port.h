@@ -21,6 +21,7 @@ struct vhost_port {
     struct vhost_txset *txset;       /* any worker reads it, once per transmit */
     struct mem_alarm alarm;          /* any thread sets it */
     struct announcer announcer;
+    uint32_t held;                   /* its rings are about to go on; any worker reads it */
     uint32_t max_pairs;
     uint32_t pairs;                  /* set by the guest's command, by the worker that serves it */
 };

@@ -74,6 +74,7 @@ static enum vhost_put find_room(struct vhost_queue *q, uint64_t need_bytes, stru
     uint16_t at = vq->next;
     uint32_t descs = 0, walked = 0;
     *room = (struct room){0};
+    vq->gpas = vq->kind & VIRTQ_LOGGED ? tx->gpas : NULL;
     while (room->bytes < need_bytes) {
         struct virtq_buffers buffers;
         if (room->chains == VIRTQ_MAX_SEGS || (!tx->mergeable && room->chains == 1))
@@ -126,6 +127,15 @@ static void sink_write(struct sink *to, const uint8_t *bytes, uint64_t len_bytes
     }
 }
 
+static void log_pieces(const struct vhost_tx *tx, struct dirty_log *log, uint64_t len_bytes)
+{
+    for (uint32_t i = 0; len_bytes > 0; i++) {
+        uint64_t n = min_u64(tx->segs[i].len_bytes, len_bytes);
+        dirty_mark(log, tx->gpas[i], n);
+        len_bytes -= n;
+    }
+}
+
 /* Chains in several pieces, or several chains. */
 static enum vhost_put put_pieces(struct vhost_queue *q, const struct packet *p)
 {
@@ -145,6 +155,8 @@ static enum vhost_put put_pieces(struct vhost_queue *q, const struct packet *p)
     pkt_cursor_init(&cursor, p, 0);
     for (uint32_t n; (n = pkt_cursor_next(&cursor, UINT32_MAX, &piece)) != 0;)
         sink_write(&sink, piece, n);
+    if (vq->kind & VIRTQ_LOGGED)
+        log_pieces(tx, vq->log, rest);
     if (!virtq_has_room(vq, vq->kind, room.chains))
         virtq_publish(vq, vq->kind); /* the driver must see the buffers of one frame at once */
     for (uint32_t i = 0; i < room.chains; i++) {
@@ -160,17 +172,20 @@ EACH_KIND enum vhost_put put_whole(struct vhost_queue *q, const struct packet *p
 {
     struct virtq *vq = &q->vq;
     struct virtq_elem elem;
+    uint64_t gpa;
     uint32_t room_bytes;
     uint32_t need_bytes = p->len_bytes + q->header_bytes;
     if (!(kind & VIRTQ_PACKED) && unlikely(!split_has(vq, vq->next))) {
         q->tx->missing_at = vq->next;
         return PUT_FULL;
     }
-    uint8_t *to = virtq_single(vq, kind, vq->next, VIRTQ_DESC_WRITE, &room_bytes, &elem);
+    uint8_t *to = virtq_single(vq, kind, vq->next, VIRTQ_DESC_WRITE, &room_bytes, &elem, &gpa);
     if (unlikely(to == NULL || room_bytes < need_bytes || !virtq_has_room(vq, kind, 1)))
         return put_pieces(q, p);
     write_header(q, p, to);
     write_frame(p, to + q->header_bytes);
+    if (kind & VIRTQ_LOGGED)
+        dirty_mark(vq->log, gpa, need_bytes);
     virtq_put_used(vq, kind, elem, need_bytes);
     return PUT_DONE;
 }
@@ -233,20 +248,23 @@ EACH_KIND void put_burst(struct vhost_queue *q, struct breath *b, struct packet 
     }
 }
 
-static void put_split(struct vhost_queue *q, struct breath *b, struct packet *const *pkts,
-                      uint32_t n, struct vhost_hold *h)
-{
-    put_burst(q, b, pkts, n, h, VIRTQ_SPLIT);
-}
+#define INSTANCE(name, kind)                                                                 \
+    static void name(struct vhost_queue *q, struct breath *b, struct packet *const *pkts,    \
+                     uint32_t n, struct vhost_hold *h)                                       \
+    {                                                                                        \
+        put_burst(q, b, pkts, n, h, kind);                                                   \
+    }
 
-static void put_packed(struct vhost_queue *q, struct breath *b, struct packet *const *pkts,
-                       uint32_t n, struct vhost_hold *h)
-{
-    put_burst(q, b, pkts, n, h, VIRTQ_PACKED);
-}
+INSTANCE(put_split, VIRTQ_SPLIT)
+INSTANCE(put_packed, VIRTQ_PACKED)
+INSTANCE(put_split_logged, VIRTQ_SPLIT | VIRTQ_LOGGED)
+INSTANCE(put_packed_logged, VIRTQ_PACKED | VIRTQ_LOGGED)
 
+/* Buffers that were written to come back one by one, in order or not: each has its length. */
 vhost_put_fn *vhost_put_for(uint32_t kind)
 {
+    if (kind & VIRTQ_LOGGED)
+        return kind & VIRTQ_PACKED ? put_packed_logged : put_split_logged;
     return kind & VIRTQ_PACKED ? put_packed : put_split;
 }
 
@@ -254,8 +272,7 @@ static enum vhost_put put_checksummed(struct vhost_queue *q, struct packet *p)
 {
     if ((p->flags & PKT_NEEDS_CSUM) && !(q->tx->grants & VNET_ASKS_CSUM))
         csum_complete(p);
-    return q->vq.kind & VIRTQ_PACKED ? put_whole(q, p, VIRTQ_PACKED)
-                                     : put_whole(q, p, VIRTQ_SPLIT);
+    return put_whole(q, p, q->vq.kind);
 }
 
 bool vhost_cut_is_of(const struct vhost_cut *cut, const struct packet *p)

@@ -68,6 +68,7 @@ struct vhost_tx {
     struct virtq_elem elems[VIRTQ_MAX_SEGS]; /* the chains of one packet */
     uint32_t sizes[VIRTQ_MAX_SEGS];
     struct segment segs[VIRTQ_MAX_SEGS];
+    uint64_t gpas[VIRTQ_MAX_SEGS];   /* of segs; logged rings only */
 };
 
 struct vhost_queue {

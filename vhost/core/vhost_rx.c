@@ -219,8 +219,9 @@ static int describe_chain(struct vhost_queue *q, uint16_t at, struct segment *se
 EACH_KIND int describe(struct vhost_queue *q, uint32_t kind, uint16_t at, struct segment *segs,
                        struct packet *p, struct virtq_elem *elem)
 {
+    uint64_t gpa;
     uint32_t len_bytes, frame_bytes;
-    uint8_t *base = virtq_single(&q->vq, kind, at, 0, &len_bytes, elem);
+    uint8_t *base = virtq_single(&q->vq, kind, at, 0, &len_bytes, elem, &gpa);
     if (unlikely(base == NULL || len_bytes < q->header_bytes + SHORTEST_FRAME))
         return describe_chain(q, at, segs, p, elem);
     frame_bytes = len_bytes - q->header_bytes;

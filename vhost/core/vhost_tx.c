@@ -60,6 +60,8 @@ uint32_t vhost_port_tx(struct port *p, struct breath *b, struct packet *const *p
     struct counters *c = port_counters(p, b);
     uint32_t taken = 0;
     if (unlikely(q == NULL || virtq_broken(&q->vq))) {
+        if (q == NULL && (flags & TX_MAY_WAIT) && load_relaxed(&vhost_port_of(p)->held))
+            return 0;
         port_drop(p, b, DROP_PORT_DOWN, n);
         return n;
     }

@@ -31,6 +31,7 @@ static int init_split(struct virtq *q, const struct vhost_ring *ring)
     q->next = guest_load16(&q->used->idx);
     q->signalled = q->next;
     q->avail_idx = q->next;
+    q->logged = q->next;
     return 0;
 }
 
@@ -70,6 +71,19 @@ static int init_packed(struct virtq *q, const struct vhost_ring *ring)
     return 0;
 }
 
+static int init_log(struct virtq *q, const struct vhost_ring *ring)
+{
+    if (ring->log == NULL || !(ring->features & VIRTQ_F_LOG_ALL))
+        return 0;
+    if (!mem_user_gpa(q->table, ring->desc, &q->desc_gpa))
+        return -EFAULT;
+    q->kind |= VIRTQ_LOGGED;
+    q->log = ring->log;
+    q->log_gpa = ring->log_gpa;
+    q->log_used = ring->log_used != 0;
+    return 0;
+}
+
 int virtq_init(struct virtq *q, const struct mem_table *t, const struct vhost_ring *ring,
                uint32_t *lost)
 {
@@ -89,6 +103,9 @@ int virtq_init(struct virtq *q, const struct mem_table *t, const struct vhost_ri
                         (ring->features & VIRTQ_F_IN_ORDER ? VIRTQ_IN_ORDER : 0));
     q->event_idx = (ring->features & VIRTQ_F_EVENT_IDX) != 0;
     q->indirect = (ring->features & VIRTQ_F_INDIRECT_DESC) != 0;
+    int rc = init_log(q, ring);
+    if (rc < 0)
+        return rc;
     return q->kind & VIRTQ_PACKED ? init_packed(q, ring) : init_split(q, ring);
 }
 
@@ -158,6 +175,8 @@ bool virtq_walk_buffer(struct virtq_walk *w, const struct virtq_desc *d)
             return virtq_broken_by(w->q, VIRTQ_ADDRESS);
         if (out->segs < w->max) {
             w->segs[out->segs++] = (struct segment){.base = base, .len_bytes = part};
+            if (unlikely(w->q->gpas != NULL))
+                *w->q->gpas++ = gpa;
             out->read_segs += !writable;
             out->len_bytes += part;
         } else {
@@ -167,6 +186,32 @@ bool virtq_walk_buffer(struct virtq_walk *w, const struct virtq_desc *d)
         rest -= part;
     }
     return true;
+}
+
+void virtq_log_used(struct virtq *q, uint32_t count)
+{
+    if (!q->log_used)
+        return;
+    if (q->kind & VIRTQ_PACKED) {
+        for (uint32_t i = 0; i < count; i++) {
+            uint32_t slot = q->state->used[i].slot & PACKED_SLOT;
+            dirty_mark(q->log, q->desc_gpa + (uint64_t)slot * VIRTQ_DESC_BYTES + 8, 8);
+        }
+        return;
+    }
+    for (; q->logged != q->next; q->logged++) {
+        uint64_t entry = offsetof(struct virtq_used, ring) + 8ull * (q->logged & q->mask);
+        dirty_mark(q->log, q->log_gpa + entry, 8);
+    }
+    dirty_mark(q->log, q->log_gpa, 4);
+}
+
+/* What we want to be told was written: at the end of the used ring, or the device's event area. */
+static void log_event(struct virtq *q)
+{
+    uint64_t at = q->kind & VIRTQ_PACKED || !q->event_idx ? 0 : 4 + 8ull * q->num;
+    if (q->log_used)
+        dirty_mark(q->log, q->log_gpa + at, 2);
 }
 
 bool virtq_arm(struct virtq *q)
@@ -180,6 +225,7 @@ bool virtq_arm(struct virtq *q)
         store_relaxed((uint16_t *)(void *)&q->used->ring[q->num], q->next);
     else
         store_relaxed(&q->used->flags, 0);
+    log_event(q);
     fence_full(); /* ask, then look: 2.7.10 */
     if (q->kind & VIRTQ_PACKED)
         return packed_has(q, q->next);
@@ -196,4 +242,5 @@ void virtq_disarm(struct virtq *q)
         store_relaxed(q->device_event, EVENT_DISABLE << EVENT_FLAGS_SHIFT);
     else if (!q->event_idx)
         store_relaxed(&q->used->flags, 1);
+    log_event(q);
 }

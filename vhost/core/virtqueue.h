@@ -25,7 +25,7 @@
 #ifndef VHOST_VIRTQUEUE_H
 #define VHOST_VIRTQUEUE_H
 
-#include "vhost/core/memory.h"
+#include "vhost/core/dirty.h"
 
 enum {
     VIRTQ_DESC_NEXT = 1,
@@ -36,6 +36,7 @@ enum {
     VIRTQ_MAX_SEGS = 1024          /* pieces that anybody may ask virtq_chain() for */
 };
 
+#define VIRTQ_F_LOG_ALL (1ull << 26) /* VHOST_F_LOG_ALL */
 #define VIRTQ_F_INDIRECT_DESC (1ull << 28)
 #define VIRTQ_F_EVENT_IDX (1ull << 29)
 #define VIRTQ_F_RING_PACKED (1ull << 34)
@@ -45,7 +46,8 @@ enum {
 enum virtq_kind {
     VIRTQ_SPLIT = 0,
     VIRTQ_PACKED = 1,
-    VIRTQ_IN_ORDER = 2             /* a batch may be given back by its last chain alone */
+    VIRTQ_IN_ORDER = 2,            /* a batch may be given back by its last chain alone */
+    VIRTQ_LOGGED = 4               /* what we write is marked in the dirty log */
 };
 
 /* A split ring as it lies in guest memory, 2.7.5 to 2.7.8: avail is flags, idx, ring[num],
@@ -93,6 +95,12 @@ struct virtq {
     bool indirect;
     uint32_t *lost;        /* the port's alarm */
     struct vhost_ring_state *own_state; /* packed, when nobody gave one */
+    struct dirty_log *log; /* logged */
+    uint64_t *gpas;        /* logged: where a walk leaves each piece's guest address; or NULL */
+    uint64_t log_gpa;      /* logged: the used ring, or the device's event area */
+    uint64_t desc_gpa;     /* logged, packed */
+    uint16_t logged;       /* logged, split: used entries up to this one are marked */
+    bool log_used;         /* logged: the ring itself, too */
 };
 
 /* How a chain is given back. */
@@ -123,6 +131,8 @@ int virtq_init(struct virtq *q, const struct mem_table *t, const struct vhost_ri
                uint32_t *lost);
 void virtq_fini(struct virtq *q);
 void virtq_break(struct virtq *q, enum virtq_reason reason);
+/* Marks what was published: of a packed ring, count used descriptors of the last batch. */
+void virtq_log_used(struct virtq *q, uint32_t count);
 /* The driver shall notify about what it adds from now on; true when it already has. */
 bool virtq_arm(struct virtq *q);
 void virtq_disarm(struct virtq *q);
