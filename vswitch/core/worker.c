@@ -315,8 +315,9 @@ static uint64_t rest(struct worker *w, uint32_t moved, uint64_t before)
             counter_add(&w->counters.wakes, 1);
         return cycles_now();
     }
-    if (w->armed_count > 0 && (moved == 0 || ++w->since_look >= LOOK_EVERY)) {
-        w->since_look = 0;
+    uint64_t unseen_ns = w->forward.breath.now_ns - w->looked_ns;
+    if (w->armed_count > 0 && unseen_ns >= (moved > 0 ? LOOK_BUSY_NS : LOOK_IDLE_NS)) {
+        w->looked_ns = w->forward.breath.now_ns;
         look_at_events(w, 0);
     }
     if (moved == 0 && w->forward.snapshot->idle == IDLE_ADAPTIVE)

@@ -17,7 +17,10 @@ enum {
     HOME_AGAIN_NS = 1000 * 1000 * 1000, /* what a queue sent before has been read, by then */
     TICK_NS = 15 * 1000 * 1000,
     SLEEP_MS = 1000,               /* at the longest; the MAC table ages meanwhile */
-    LOOK_EVERY = 32,               /* busy breaths between two looks for kicks */
+    /* From one look for kicks to the next: a look costs some 2 us, which packets, or the polling
+     * of other queues, do without. */
+    LOOK_BUSY_NS = 60 * 1000,
+    LOOK_IDLE_NS = 10 * 1000,
     EVENTS = 64,
     QUIET_LOOKS = 8,               /* quiet queues looked at in one breath, without sleep */
     TIMED_CYCLES_MAX = 1 << 20,    /* some 400 us: several times what the largest burst takes */
@@ -30,9 +33,9 @@ struct worker {
     uint32_t armed_count;
     uint32_t quiet_count;          /* behind the active ones; only while workers never sleep */
     uint32_t quiet_at;             /* whose turn it is to be looked at */
-    uint32_t since_look;
     uint32_t until_timed;          /* breaths, to the next whose queues are timed */
     uint64_t tick_ns;
+    uint64_t looked_ns;            /* for kicks, the last time */
     struct patience patience;
     int epoll_fd;
     uint64_t adopted_count;        /* published_count of forward.snapshot */
