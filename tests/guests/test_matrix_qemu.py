@@ -102,6 +102,7 @@ def test_qemu(bench: Bench, packed: bool, pairs: int, mergeable: bool) -> None:
         ping_sizes(qemu, "10.5.0.1", PAYLOADS_BYTES)
         if pairs > 1:
             number_of_queues(bench, qemu, pairs)
+        driver_reload(bench, qemu, pairs)
 
 
 def both_ways(
@@ -127,3 +128,17 @@ def number_of_queues(bench: Bench, qemu: QemuGuest, pairs: int) -> None:
         assert [ring["index"] for ring in bench.rings("here")] == list(range(2 * wanted))
         ping_sizes(bench.uml, "10.5.0.2", [64, 1472])
     bench.uml.check("killall ping")
+
+
+def driver_reload(bench: Bench, qemu: QemuGuest, pairs: int) -> None:
+    """The driver lets go of both cards, and takes them again."""
+    driver = "/sys/bus/virtio/drivers/virtio_net"
+    for number, name in enumerate(BRIDGES):
+        qemu.check(f"echo virtio{number} > {driver}/unbind")
+        assert bench.rings(name) == []
+    for number, name in enumerate(BRIDGES):
+        qemu.check(f"echo virtio{number} > {driver}/bind")
+        qemu.check(f"ip link set eth{number} up")
+        qemu.check(f"ip addr add {ADDRESSES['vm'][number]} dev eth{number}")
+        assert [ring["index"] for ring in bench.rings(name)] == list(range(2 * pairs))
+        ping_sizes(bench.uml, f"10.{5 + number}.0.2", [64, 1472])
