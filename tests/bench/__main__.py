@@ -2,13 +2,14 @@
 
 import argparse
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from tests.bench import latency, vm2vm
+from tests.bench import latency, scale, vm2vm
 from tests.bench.errors import BenchError, UsageError
 from tests.bench.hugepages import hugepages
 from tests.bench.plan import Bench
@@ -16,7 +17,7 @@ from tests.bench.priority import own_priority
 from tests.bench.results import Results
 
 HUGEPAGES = 768  # of 2 MiB: OVS, testpmd and the load generator together
-BENCHES = {"vm2vm": vm2vm.run, "latency": latency.run}
+BENCHES = {"vm2vm": vm2vm.run, "latency": latency.run, "scale": scale.run}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +57,8 @@ def measure(chosen: argparse.Namespace) -> Results:
         seconds=chosen.seconds,
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # hundreds of guests, six files each
     with hugepages(HUGEPAGES), own_priority():
         results = BENCHES[chosen.name](bench)
     if not results.samples:

@@ -66,6 +66,24 @@ void run_phase(struct ring *tx, struct ring *rx, struct traffic *t, uint32_t cou
 int32_t copy_phases(uint8_t *from, uint8_t *to, uint32_t stride_bytes, uint32_t bytes,
                     uint32_t count, int32_t cpu, uint32_t phases, uint64_t *cycles);
 
+/* ---- several rings at once: wide.c */
+
+struct wide {
+    struct ring **txs;
+    struct traffic **traffics; /* of each of txs */
+    struct ring **rxs;
+    uint32_t txs_count;
+    uint32_t rxs_count;
+    uint32_t pause_ns;         /* the caller sleeps so long between looks; 0: it spins */
+    uint32_t padding;
+};
+
+/* count frames into each of txs.  out->received: over all of rxs. */
+void run_wide_phase(const struct wide *w, uint32_t count, struct phase *out);
+
+/* TSC cycles of so many lookups of random addresses among so many routes; 0: it went wrong. */
+uint64_t route_lookups(uint32_t routes, uint32_t lookups);
+
 /* ---- round trips: pings.c, taps.c */
 
 struct ping_ends {

@@ -24,6 +24,7 @@ class Shape:
     """Of a front-end's rings.
 
     rx_bytes, tx_bytes: of one buffer; rx_num, tx_num: descriptors; tx_pieces: of each frame.
+    pairs: of queues.  huge: on hugepages.
     """
 
     packed: bool = False
@@ -33,26 +34,32 @@ class Shape:
     rx_bytes: int = 2048
     tx_bytes: int = 2048
     tx_pieces: int = 1
+    pairs: int = 1
+    huge: bool = True
 
 
 class Nic(FrontEnd):
-    """A front-end of one queue pair.
+    """A front-end.
 
-    rx, tx: struct ring *, as C wants them.
+    rxs, txs: struct ring *, of each pair; rx, tx: of the first.
     """
 
     def __init__(self, shape: Shape) -> None:
         tx_frames = shape.tx_num // shape.tx_pieces
         rings_bytes = 2 * 65536 + 32 * (shape.rx_num + shape.tx_num)
         size = rings_bytes + shape.rx_num * shape.rx_bytes + tx_frames * shape.tx_bytes
-        self._memory = SharedMemory(size)
+        self._memory = SharedMemory(size * shape.pairs, huge=shape.huge)
         super().__init__(self._wait, ring_size=shape.rx_num)
         self.ram.close()
         self._shape = shape
         self._fds: list[int] = []
         self._keep: list[Any] = []
-        self.rx = self._ring(shape.rx_num, shape.rx_num, shape.rx_bytes, 1)
-        self.tx = self._ring(shape.tx_num, tx_frames, shape.tx_bytes, shape.tx_pieces)
+        self.rxs: list[Any] = []
+        self.txs: list[Any] = []
+        for _ in range(shape.pairs):
+            self.rxs.append(self._ring(shape.rx_num, shape.rx_num, shape.rx_bytes, 1))
+            self.txs.append(self._ring(shape.tx_num, tx_frames, shape.tx_bytes, shape.tx_pieces))
+        self.rx, self.tx = self.rxs[0], self.txs[0]
 
     def _wait(self) -> None:
         if self.sock is not None:
@@ -83,7 +90,9 @@ class Nic(FrontEnd):
 
     def boot(self, features: int = 0, pairs: int = 1) -> None:
         """From nothing to a network card that works."""
-        wanted = self._shape.features | (Feature.RING_PACKED if self._shape.packed else 0)
+        shape = self._shape
+        wanted = shape.features | (Feature.RING_PACKED if shape.packed else 0)
+        wanted |= Feature.MQ if shape.pairs > 1 else 0
         offered = m.U64.unpack(self.ask(Request.GET_FEATURES))[0]
         if missing := wanted & ~offered:
             names = ", ".join(m.feature_names(missing))

@@ -1,4 +1,4 @@
-"""Memory that a front-end shares with a switch, on hugepages when there are any."""
+"""Memory that a front-end shares with a switch."""
 
 import mmap
 import os
@@ -13,12 +13,13 @@ class SharedMemory:
 
     GPA = 0x1_0000_0000
 
-    def __init__(self, size_bytes: int) -> None:
-        """size_bytes: rounded up to whole hugepages."""
+    def __init__(self, size_bytes: int, *, huge: bool = True) -> None:
+        """size_bytes: rounded up to whole hugepages.  huge: on such, all of them at once."""
         self.size = -(-size_bytes // HUGE_BYTES) * HUGE_BYTES
-        self.fd = os.memfd_create("bench", os.MFD_HUGETLB | os.MFD_CLOEXEC)
+        self.fd = os.memfd_create("bench", os.MFD_CLOEXEC | (os.MFD_HUGETLB if huge else 0))
         os.ftruncate(self.fd, self.size)
-        self._map = mmap.mmap(self.fd, self.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if huge else 0)
+        self._map = mmap.mmap(self.fd, self.size, flags=flags)
         self._view = ffi.from_buffer("uint8_t[]", self._map, require_writable=True)
         self._base = int(ffi.cast("uintptr_t", self._view))
         self._free = self.GPA

@@ -39,11 +39,15 @@ class Cycles:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a system must be made ready for.  mtu_bytes: 0: as it is by itself."""
+    """What a system must be made ready for.
+
+    mtu_bytes: 0: as it is by itself.  cpus: of workers; none: one.
+    """
 
     macs: int = 0
     mtu_bytes: int = 0
     tso: bool = False
+    cpus: tuple[int, ...] = ()
 
 
 class System(ABC):
@@ -99,17 +103,27 @@ class Vsw(System):
     name = "vsw"
     idle = "poll"
 
-    def start(self) -> None:
-        ports = "".join(
-            f'[bridges.br0.ports.p{i}]\ntype = "vhost-user"\npath = "{path}"\nmode = "client"\n'
-            for i, path in enumerate(self.sockets)
-        )
-        file = self.folder / "vsw.toml"
+    def config(self) -> str:
+        """The file."""
+        ports = "".join(self.port(i, path) for i, path in enumerate(self.sockets))
         mtu = f"mtu = {self.needs.mtu_bytes}\n" if self.needs.mtu_bytes else ""
-        file.write_text(
-            f'control = "control.sock"\n[workers]\ncpus = [{self.cpu}]\nidle = "{self.idle}"\n'
-            f"[bridges.br0]\nmac_table_size = {max(16384, 5 * self.needs.macs)}\n{mtu}{ports}"
+        table = min(1_000_000, max(16384, 5 * self.needs.macs))
+        cpus = list(self.needs.cpus) or [self.cpu]
+        return (
+            f'control = "control.sock"\n[workers]\ncpus = {cpus}\nidle = "{self.idle}"\n'
+            f"[bridges.br0]\nmac_table_size = {table}\n{mtu}{ports}"
         )
+
+    def port(self, number: int, path: Path) -> str:
+        """A port's section.  With several CPUs two ports after another have one of their own."""
+        text = f'[bridges.br0.ports.p{number}]\ntype = "vhost-user"\npath = "{path}"\n'
+        if len(self.needs.cpus) > 1 and len(self.sockets) > 2:
+            text += f"cpus = [{self.needs.cpus[number // 2 % len(self.needs.cpus)]}]\n"
+        return text + 'mode = "client"\n'
+
+    def start(self) -> None:
+        file = self.folder / "vsw.toml"
+        file.write_text(self.config())
         self._daemon = Daemon(file)
         try:
             self._daemon.wait("READY=1")
@@ -120,8 +134,12 @@ class Vsw(System):
         self._daemon.close()
 
     def cycles(self) -> Cycles:
-        worker = ask(str(self._daemon.control), "stats")["workers"][0]
-        return Cycles(worker["cycles_busy"], worker["cycles_idle"])
+        """Of all workers together."""
+        workers = ask(str(self._daemon.control), "stats")["workers"]
+        return Cycles(
+            sum(worker["cycles_busy"] for worker in workers),
+            sum(worker["cycles_idle"] for worker in workers),
+        )
 
     def pid(self) -> int:
         return self._daemon.process.pid

@@ -76,17 +76,22 @@ class Wires:
     def learn(self, macs: int) -> None:
         """Let the switch learn who is behind the second port, and behind the first."""
         first, second = self.nics
-        frames = Frames(LEARNED_BYTES, count=LEARNED_COUNT)
-        for sender, receiver in ((second, first), (first, second)):
-            for _ in range(LEARN_TRIES):
-                result = self._phases(sender, receiver, frames, vary=NONE, phases=2)
-                if result.sent > 0 and result.lost == 0:
-                    break
-            else:
-                raise BenchError("the switch does not forward: no frame arrives")
+        self.learn_between(first, second)
         if macs:
-            many = Frames(LEARNED_BYTES, macs=macs, count=LEARNED_COUNT)
+            many = Frames(64, macs=macs)
             self._phases(second, first, many, vary=SOURCE, phases=2 * macs // many.count + 2)
+
+    def learn_between(self, first: Nic, second: Nic) -> None:
+        """A single frame for who is not known yet: it goes to all ports, and that is limited."""
+        one, some = Frames(LEARNED_BYTES, count=1), Frames(LEARNED_BYTES, count=LEARNED_COUNT)
+        directions = ((second, first), (first, second))
+        for _ in range(LEARN_TRIES):
+            for sender, receiver in directions:
+                self._phases(sender, receiver, one, vary=NONE, phases=1)
+            results = [self._phases(*ends, some, vary=NONE, phases=2) for ends in directions]
+            if all(result.sent > 0 and result.lost == 0 for result in results):
+                return
+        raise BenchError("the switch does not forward: no frame arrives")
 
     def measure(self, frames: Frames, phases: int = PHASES) -> PhaseResult:
         """From the first front-end to the second, which have learned."""
