@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("bench: interrupted, everything is torn down", file=sys.stderr)
         return 130
     print(results.text())
-    return 0
+    return 1 if results.failures else 0
 
 
 def measure(chosen: argparse.Namespace) -> Results:
@@ -61,7 +61,7 @@ def measure(chosen: argparse.Namespace) -> Results:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # hundreds of guests, six files each
     with hugepages(HUGEPAGES), own_priority():
         results = BENCHES[chosen.name](bench)
-    if not results.samples:
+    if not results.samples and not results.failures:
         raise UsageError(f"--filter {chosen.filter}: no case is called so")
     if target is not None:
         results.write(target)

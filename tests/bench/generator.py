@@ -15,6 +15,7 @@ from tests.fakes.frontend import FrontEnd
 from vhost import messages as m
 from vhost.messages import Feature, ProtocolFeature, Request
 
+VNET_BYTES = 12
 PLAIN = Feature.VERSION_1 | Feature.PROTOCOL_FEATURES | Feature.MRG_RXBUF
 LARGE = PLAIN | Feature.CSUM | Feature.GUEST_CSUM | Feature.HOST_TSO4 | Feature.GUEST_TSO4
 
@@ -60,6 +61,11 @@ class Nic(FrontEnd):
             self.rxs.append(self._ring(shape.rx_num, shape.rx_num, shape.rx_bytes, 1))
             self.txs.append(self._ring(shape.tx_num, tx_frames, shape.tx_bytes, shape.tx_pieces))
         self.rx, self.tx = self.rxs[0], self.txs[0]
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """What fits a transmit buffer behind its virtio-net header."""
+        return self._shape.tx_bytes - VNET_BYTES
 
     def _wait(self) -> None:
         if self.sock is not None:

@@ -66,9 +66,11 @@ def run(bench: Bench) -> Results:
         first = number % len(SYSTEMS)
         for kind in (*SYSTEMS[first:], *SYSTEMS[:first]):
             bench.say(f"round {number + 1} of {bench.rounds}: {kind.name}")
-            switch(Turn(bench, kind, number, results))
+            with results.attempt(f"round {number + 1}, {kind.name}"):
+                switch(Turn(bench, kind, number, results))
         bench.say(f"round {number + 1} of {bench.rounds}: bridge, bare wakes")
-        bridge(bench, number, results)
+        with results.attempt(f"round {number + 1}, bridge"):
+            bridge(bench, number, results)
         if any(bench.wanted(case) for case in ("wake", *(load.name for load in LOADS))):
             wakes(bench, number, results)
     add_bounds(results)

@@ -5,12 +5,15 @@ import os
 import platform
 import subprocess
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from qperf_suite.statistics import Cell, Ratio, compare, summarize
+from tests.bench.errors import BenchError
 from tests.bench.library import tsc_hz
 from tests.fakes.daemons import ROOT
 
@@ -38,6 +41,7 @@ class Results:
     pairs: Sequence[tuple[str, str]]
     samples: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def add(self, system: str, case: str, unit: str, value: float, number: int) -> None:
         self.samples.append(Sample(system, case, unit, value, number))
@@ -45,6 +49,14 @@ class Results:
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """What fails is told at the end, and the rest goes on."""
+        try:
+            yield
+        except (BenchError, AssertionError) as error:
+            self.failures.append(f"{what}: {error}")
 
     def systems(self) -> list[str]:
         return list(dict.fromkeys(sample.system for sample in self.samples))
@@ -65,7 +77,9 @@ class Results:
 
     def cell(self, system: str, case: str) -> Cell | None:
         values = list(self.values(system, case).values())
-        return summarize(values) if values and min(values) > 0 else None
+        if not values:
+            return None
+        return summarize(values) if min(values) > 0 else Cell(median(values), 0.0, len(values))
 
     def ratio(self, ours: str, theirs: str, case: str) -> Ratio | None:
         """Over the rounds in which both were measured."""
@@ -102,6 +116,7 @@ class Results:
                 for pair, row in ratios.items()
             },
             "notes": self.notes,
+            "failures": self.failures,
         }
 
     def text(self) -> str:
@@ -126,7 +141,7 @@ class Results:
             "  ".join(f"{text:<{w}}" for text, w in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *self.notes, *(f"failed: {text}" for text in self.failures)])
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(self.report(), indent=1) + "\n")

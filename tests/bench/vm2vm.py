@@ -1,6 +1,7 @@
 """scripts/bench vm2vm: one worker between two guests, ours and others', in interleaved rounds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 
 from tests.bench.copying import memcpy_gbits
@@ -33,17 +34,25 @@ def run(bench: Bench) -> Results:
         for kind in (*SYSTEMS[first:], *SYSTEMS[:first]):
             bench.say(f"round {number + 1} of {bench.rounds}: {kind.name}")
             turn = Turn(bench, kind, number, results)
-            for packed in (False, True):
-                if not packed or offers_packed(kind):
-                    frames(turn, SIZES, packed=packed, needs=Needs())
-                    frames(turn, [JUMBO], packed=packed, needs=Needs(mtu_bytes=JUMBO))
-            many_macs(turn)
-            large(turn)
+            for part in parts(turn):
+                with results.attempt(f"round {number + 1}, {kind.name}"):
+                    part()
         if bench.wanted("tso64k"):
             rate = memcpy_gbits(TSO_FRAME_BYTES, TSO.count, bench.worker_cpu, bench.load_cpu)
             results.add("memcpy", "tso64k", "Gbit/s", rate, number)
     choose_cycles(results)
     return results
+
+
+def parts(turn: Turn) -> list[Callable[[], None]]:
+    chosen: list[Callable[[], None]] = [partial(many_macs, turn), partial(large, turn)]
+    for packed in (False, True):
+        if not packed or offers_packed(turn.kind):
+            chosen += [
+                partial(frames, turn, SIZES, packed=packed, needs=Needs()),
+                partial(frames, turn, [JUMBO], packed=packed, needs=Needs(mtu_bytes=JUMBO)),
+            ]
+    return chosen
 
 
 def offers_packed(kind: type[System]) -> bool:

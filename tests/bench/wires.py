@@ -18,7 +18,7 @@ from tests.bench.priority import pinned, prefer
 WARM_UP_PHASES = 100
 PHASES = 1000
 LOST_PHASES_MAX = 0.02  # share of phases in which a frame may be lost
-# Of frames to learn by; they fit every shape of rings.
+# Of frames to learn by: enough for several pieces, where a shape of rings has such.
 LEARNED_BYTES = 1000
 LEARNED_COUNT = 16
 LEARN_TRIES = 40  # of up to half a second: some switches take their time after a port is up
@@ -83,7 +83,8 @@ class Wires:
 
     def learn_between(self, first: Nic, second: Nic) -> None:
         """A single frame for who is not known yet: it goes to all ports, and that is limited."""
-        one, some = Frames(LEARNED_BYTES, count=1), Frames(LEARNED_BYTES, count=LEARNED_COUNT)
+        size = min(LEARNED_BYTES, first.frame_bytes_max)
+        one, some = Frames(size, count=1), Frames(size, count=LEARNED_COUNT)
         directions = ((second, first), (first, second))
         for _ in range(LEARN_TRIES):
             for sender, receiver in directions:
@@ -104,6 +105,7 @@ class Wires:
     def _phases(
         self, sender: Nic, receiver: Nic, frames: Frames, *, vary: int, phases: int
     ) -> PhaseResult:
+        assert frames.frame_bytes <= sender.frame_bytes_max, "the frame is larger than a buffer"
         traffic = frames.traffic(address(receiver, self), address(sender, self))
         traffic.vary = vary
         result = ffi.new("struct phase *")
@@ -151,7 +153,8 @@ def boot(listener: socket.socket, shape: Shape) -> Nic:
     except BaseException:
         nic.close()
         raise
-    lib().ring_offer_all(nic.rx)
+    for ring in nic.rxs:
+        lib().ring_offer_all(ring)
     prefer(os.getpid())
     return nic
 

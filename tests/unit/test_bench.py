@@ -7,6 +7,7 @@ import pytest
 
 from tests.bench import __main__ as command
 from tests.bench import latency
+from tests.bench.errors import BenchError
 from tests.bench.histogram import Histogram, bucket
 from tests.bench.library import ffi, lib
 from tests.bench.results import Results
@@ -117,6 +118,24 @@ def test_the_bound_of_sleeping_is_polling_and_a_wake() -> None:
     latency.add_bounds(results)
     assert results.values("bound", "light/p99") == {0: pytest.approx(81.0)}
     assert results.ratios()["vsw-adaptive/bound"]["light/p99"].median > 1
+
+
+def test_what_fails_is_told_and_the_rest_goes_on() -> None:
+    results = filled()
+    with results.attempt("64/macs10k"):
+        raise BenchError("no frame arrives")
+    assert "failed: 64/macs10k: no frame arrives" in results.text()
+    assert results.report()["failures"] == ["64/macs10k: no frame arrives"]
+
+
+def test_nothing_idle_is_shown_as_zero() -> None:
+    results = Results(PAIRS)
+    results.add("vsw", "idle64/cpu", "percent", 0.0, 0)
+    assert results.text().splitlines()[1].split() == ["idle64/cpu", "percent", "0", "±0%"]
+
+
+def test_lookups_find_every_route() -> None:
+    assert lib().route_lookups(1000, 10_000) > 0
 
 
 class LoneRing:
