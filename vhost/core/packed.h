@@ -90,6 +90,24 @@ static inline bool packed_has(const struct virtq *q, uint16_t at)
     return (flags & (PACKED_AVAIL | PACKED_USED)) == packed_available_bits(at);
 }
 
+/* See virtq_run_ahead(). */
+static inline void packed_run_ahead(struct virtq *q, uint16_t at, bool to_write)
+{
+    uint32_t slot = at & PACKED_SLOT, num = q->num;
+    uint32_t done = q->ahead >= slot ? q->ahead - slot : q->ahead + num - slot;
+    uint32_t wanted = min_u32(VIRTQ_AHEAD, num);
+    if (done > VIRTQ_AHEAD) /* what was asked for lies behind us */
+        done = 0;
+    for (; done < wanted; done++) {
+        uint16_t i = packed_after(q, at, done);
+        if (!packed_has(q, i))
+            break;
+        __builtin_prefetch(packed_desc(q, i) + VIRTQ_AHEAD * VIRTQ_DESC_BYTES);
+        virtq_prefetch_at(q, guest_load64(packed_desc(q, i)), to_write);
+    }
+    q->ahead = packed_after(q, at, done) & PACKED_SLOT;
+}
+
 static inline uint8_t *packed_single(struct virtq *q, uint16_t at, uint16_t flags, uint32_t *len,
                                      struct virtq_elem *elem, uint64_t *gpa)
 {

@@ -52,26 +52,23 @@ EACH_KIND uint16_t virtq_after(const struct virtq *q, uint32_t kind, uint16_t at
     return kind & VIRTQ_PACKED ? packed_after(q, at, elem.slots) : (uint16_t)(at + 1);
 }
 
-/* Where the chain will be that lies n chains of one slot behind a position. */
-EACH_KIND uint16_t virtq_ahead(const struct virtq *q, uint32_t kind, uint16_t at, uint16_t n)
+/* Looks for what the driver added when fewer than so many chains are known to be there. */
+EACH_KIND void virtq_look(struct virtq *q, uint32_t kind, uint32_t wanted)
 {
-    return virtq_after(q, kind, (uint16_t)(kind & VIRTQ_PACKED ? at : at + n - 1),
-                       (struct virtq_elem){.slots = n});
+    if (!(kind & VIRTQ_PACKED) && (uint16_t)(q->avail_idx - q->next) < wanted)
+        split_available(q);
 }
 
-EACH_KIND const uint8_t *virtq_first(const struct virtq *q, uint32_t kind, uint16_t at)
+/* Starts to fetch the buffers of the next VIRTQ_AHEAD chains from a position on, as far as they are
+ * known to be there, and the descriptors behind them.  Called for each chain, it asks for one: what
+ * another CPU has just written takes as long to come as several frames take to copy.  What it reads
+ * decides nothing: all is read again when its turn comes. */
+EACH_KIND void virtq_run_ahead(struct virtq *q, uint32_t kind, uint16_t at, bool to_write)
 {
-    return kind & VIRTQ_PACKED ? packed_desc(q, at) : split_first(q, at);
-}
-
-EACH_KIND void virtq_prefetch_desc(const struct virtq *q, uint32_t kind, uint16_t at)
-{
-    __builtin_prefetch(virtq_first(q, kind, at));
-}
-
-EACH_KIND void virtq_prefetch_buffer(struct virtq *q, uint32_t kind, uint16_t at, bool to_write)
-{
-    virtq_prefetch_at(q, guest_load64(virtq_first(q, kind, at)), to_write);
+    if (kind & VIRTQ_PACKED)
+        packed_run_ahead(q, at, to_write);
+    else
+        split_run_ahead(q, at, to_write);
 }
 
 /* Gives a chain back that bytes were written to, behind those given back before. */

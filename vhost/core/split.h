@@ -49,10 +49,25 @@ static inline uint16_t split_head(const struct virtq *q, uint16_t at)
     return guest_load16(&q->avail->ring[at & q->mask]);
 }
 
-/* What prefetching reads decides nothing: all is read again when its turn comes. */
 static inline const uint8_t *split_first(const struct virtq *q, uint16_t at)
 {
     return q->desc + (uint32_t)(split_head(q, at) & q->mask) * VIRTQ_DESC_BYTES;
+}
+
+/* See virtq_run_ahead(). */
+static inline void split_run_ahead(struct virtq *q, uint16_t at, bool to_write)
+{
+    uint16_t left = (uint16_t)(q->avail_idx - at), done = (uint16_t)(q->ahead - at);
+    uint16_t wanted = left < VIRTQ_AHEAD ? left : VIRTQ_AHEAD;
+    if (done > VIRTQ_AHEAD) /* what was asked for lies behind us */
+        done = 0;
+    for (; done < wanted; done++) {
+        uint16_t i = (uint16_t)(at + done);
+        if (done + VIRTQ_AHEAD < left)
+            __builtin_prefetch(split_first(q, (uint16_t)(i + VIRTQ_AHEAD)));
+        virtq_prefetch_at(q, guest_load64(split_first(q, i)), to_write);
+    }
+    q->ahead = (uint16_t)(at + done);
 }
 
 static inline uint8_t *split_single(struct virtq *q, uint16_t at, uint16_t flags, uint32_t *len,

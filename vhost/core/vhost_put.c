@@ -11,8 +11,6 @@
  */
 #include "vhost/core/vhost_port.h"
 
-enum { PREFETCH_AHEAD = 4 };
-
 /* Longer than any wait: a frame that comes again later is another one. */
 #define CUT_FORGET_NS (100 * NS_PER_MS)
 
@@ -29,7 +27,7 @@ static enum vhost_put put_cut(struct vhost_queue *q, struct breath *b, const str
 
 static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-static void write_frame(const struct packet *p, uint8_t *to)
+EACH_KIND void write_frame(const struct packet *p, uint8_t *to)
 {
     vnet_copy_head(to, p->head, p->head_len);
     if (p->len_bytes == p->head_len)
@@ -52,7 +50,7 @@ static void make_header(const struct vhost_queue *q, const struct packet *p, uin
 }
 
 /* The header of a frame in one buffer that lies in one piece. */
-static void write_header(const struct vhost_queue *q, const struct packet *p, uint8_t *to)
+EACH_KIND void write_header(const struct vhost_queue *q, const struct packet *p, uint8_t *to)
 {
     static const uint8_t plain[VNET_MAX_BYTES] = {[VNET_NUM_BUFFERS_AT] = 1};
     uint8_t made[VNET_MAX_BYTES];
@@ -204,19 +202,6 @@ EACH_KIND enum vhost_put put_packet(struct vhost_queue *q, struct breath *b, str
     return put;
 }
 
-/* Starts to fetch what the packets after the next will be written to. */
-EACH_KIND void prefetch(struct virtq *vq, uint32_t kind)
-{
-    uint16_t later = virtq_ahead(vq, kind, vq->next, 2 * PREFETCH_AHEAD);
-    uint16_t soon = virtq_ahead(vq, kind, vq->next, PREFETCH_AHEAD);
-    if (!(kind & VIRTQ_PACKED)) { /* whose descriptors lie in a row */
-        if (unlikely((uint16_t)(vq->avail_idx - vq->next) <= 2 * PREFETCH_AHEAD))
-            return;
-        virtq_prefetch_desc(vq, kind, later);
-    }
-    virtq_prefetch_buffer(vq, kind, soon, true);
-}
-
 EACH_KIND void put_burst(struct vhost_queue *q, struct breath *b, struct packet *const *pkts,
                          uint32_t n, struct vhost_hold *h, uint32_t kind)
 {
@@ -226,10 +211,11 @@ EACH_KIND void put_burst(struct vhost_queue *q, struct breath *b, struct packet 
         h->full = true;
         return;
     }
+    virtq_look(vq, kind, n + VIRTQ_AHEAD);
     for (; h->taken < n && h->bytes < TX_HOLD_BYTES; h->taken++) {
         struct packet *p = pkts[h->taken];
         uint64_t bytes = p->len_bytes;
-        prefetch(vq, kind);
+        virtq_run_ahead(vq, kind, vq->next, true);
         enum vhost_put put = put_packet(q, b, p, kind);
         if (unlikely(put == PUT_FULL)) {
             h->full = true;

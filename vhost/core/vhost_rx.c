@@ -14,8 +14,6 @@
 enum { KEPT = -1, NONE = -2 };
 
 enum {
-    PREFETCH_AHEAD = 4,
-    DESCS_IN_LINE = CACHE_LINE / VIRTQ_DESC_BYTES,
     SHORTEST_FRAME = 14,                           /* addresses and type */
     CHAIN_SEGMENTS = MAX_SEGMENTS + VNET_MAX_BYTES /* a byte of header in each of the first */
 };
@@ -23,13 +21,6 @@ enum {
 EACH_KIND int describe(struct vhost_queue *q, uint32_t kind, uint16_t at, struct segment *segs,
                        struct packet *p, struct virtq_elem *elem);
 static uint32_t burst_nothing(struct vhost_queue *q, struct breath *b, uint32_t max);
-
-EACH_KIND void prefetch_descs(const struct virtq *vq, uint32_t kind, uint32_t n)
-{
-    uint32_t step = kind & VIRTQ_PACKED ? DESCS_IN_LINE : 1;
-    for (uint32_t i = 0; i < n; i += step)
-        virtq_prefetch_desc(vq, kind, virtq_ahead(vq, kind, vq->next, (uint16_t)i));
-}
 
 EACH_KIND uint32_t burst(struct rxq *rxq, struct breath *b, struct packet **out, uint32_t max,
                          uint32_t kind)
@@ -41,20 +32,18 @@ EACH_KIND uint32_t burst(struct rxq *rxq, struct breath *b, struct packet **out,
     uint32_t count = 0, dropped = 0, segs = 0, bytes = 0;
     if (n == 0 || unlikely(!load_relaxed(&q->enabled)))
         return burst_nothing(q, b, n);
-    prefetch_descs(vq, kind, n);
     rx->walked = 0;
     uint16_t at = vq->next;
     for (uint32_t i = 0; i < n && bytes < RX_BURST_BYTES && rx->walked < BURST_DESCS &&
                          segs + CHAIN_SEGMENTS <= SEGMENT_POOL; i++) {
-        if (i + PREFETCH_AHEAD < n)
-            virtq_prefetch_buffer(vq, kind, virtq_ahead(vq, kind, at, PREFETCH_AHEAD), false);
+        virtq_run_ahead(vq, kind, at, false);
         struct packet *p = &b->packets[count];
-        struct virtq_elem elem;
-        int reason = describe(q, kind, at, b->segs + segs, p, &elem);
+        struct virtq_elem *elem = &rx->elems[count];
+        int reason = describe(q, kind, at, b->segs + segs, p, elem);
         if (unlikely(reason != KEPT)) {
             if (count > 0 || reason == NONE)
                 break;
-            virtq_put_read(vq, kind, &elem, 1);
+            virtq_put_read(vq, kind, elem, 1);
             at = vq->next;
             vhost_queue_drop(q, b, (enum drop)reason, 1);
             rxq->sent >>= 1; /* the bits are of the chains behind it */
@@ -62,13 +51,12 @@ EACH_KIND uint32_t burst(struct rxq *rxq, struct breath *b, struct packet **out,
             continue;
         }
         p->ingress = rxq->port->id;
-        rx->elems[count] = elem;
         rx->bytes[count] = p->len_bytes;
         rx->gso[count] = p->gso_type != GSO_NONE;
         out[count++] = p;
         segs = (uint32_t)(p->segs - b->segs) + p->segs_count;
         bytes += p->len_bytes;
-        at = virtq_after(vq, kind, at, elem);
+        at = virtq_after(vq, kind, at, *elem);
     }
     if (unlikely(dropped > 0))
         vhost_queue_publish(q, b);
