@@ -33,7 +33,8 @@ EACH_KIND void write_frame(const struct packet *p, uint8_t *to)
     if (p->len_bytes == p->head_len)
         return;
     if (p->segs_count == 1)
-        memcpy(to + p->head_len, p->segs[0].base + p->head_len, p->len_bytes - p->head_len);
+        copy_bytes(to + p->head_len, p->segs[0].base + p->head_len, p->len_bytes - p->head_len,
+                   p->len_bytes - p->head_len);
     else
         pkt_copy(p, p->head_len, to + p->head_len, p->len_bytes - p->head_len);
 }
@@ -114,7 +115,7 @@ static void sink_write(struct sink *to, const uint8_t *bytes, uint64_t len_bytes
     while (len_bytes > 0) {
         uint64_t room = to->seg->len_bytes - to->offset;
         uint64_t n = min_u64(room, len_bytes);
-        memcpy(to->seg->base + to->offset, bytes, n);
+        copy_bytes(to->seg->base + to->offset, bytes, n, len_bytes);
         bytes += n;
         len_bytes -= n;
         to->offset += n;

@@ -131,8 +131,8 @@ static inline void put_be32(uint8_t *p, uint32_t v)
     memcpy(p, &v, sizeof(v));
 }
 
-/* Asks for a line as its only owner.  For __builtin_prefetch(p, 1) the compiler must be told that the
- * CPU can do so, and asks for a copy otherwise; CPUs that cannot take the instruction for none. */
+/* Asks for a line as its only owner.  For __builtin_prefetch(p, 1) the compiler would have to be
+ * told that the CPU can do so; the instruction does nothing on x86-64 CPUs that cannot. */
 static inline void prefetch_to_write(const void *p)
 {
     __asm__ volatile("prefetchw %0" : : "m"(*(const char *)p));

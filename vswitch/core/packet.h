@@ -91,6 +91,23 @@ void pkt_cursor_init(struct pkt_cursor *c, const struct packet *p, uint32_t offs
 /* The next piece, at most max_bytes long; 0 at the end of the frame. */
 uint32_t pkt_cursor_next(struct pkt_cursor *c, uint32_t max_bytes, const uint8_t **piece);
 
+/* ---- copy.c */
+
+enum { COPY_LARGE_BYTES = 2048 }; /* shorter copies are over before asking ahead has paid */
+
+/* Copies len_bytes, at least COPY_LARGE_BYTES.  from_bytes: how many can be read from there on;
+ * what is copied next lies behind them. */
+void copy_large(uint8_t *to, const uint8_t *from, size_t len_bytes, size_t from_bytes);
+
+static inline void copy_bytes(uint8_t *to, const uint8_t *from, size_t len_bytes,
+                              size_t from_bytes)
+{
+    if (len_bytes >= COPY_LARGE_BYTES)
+        copy_large(to, from, len_bytes, from_bytes);
+    else
+        memcpy(to, from, len_bytes);
+}
+
 /* ---- checksum.c (RFC 1071) */
 
 /* Unfolded one's-complement sum of bytes at an even offset of the whole. */
