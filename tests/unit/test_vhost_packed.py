@@ -186,6 +186,24 @@ def test_stopped_and_started_again_nothing_is_lost_or_repeated(before: int) -> N
         assert b.frames() == [frame(65), frame(66)]
 
 
+def test_an_untouched_ring_is_new_whatever_its_base_says() -> None:
+    """User Mode Linux says 0, though the wrap counters of a new ring are 1."""
+    with VhostBox() as box:
+        a, b = box.front(0), box.front(1)
+        for front in (a, b):
+            front.negotiate(PACKED)
+            front.share_memory()
+            for index in (0, 1):
+                front.start_ring(index, base=0)
+            front.settle()
+        b.post(2)
+        for seed in (1, 2):
+            a.transmit(frame(64, seed))
+        box.settle()
+        assert b.frames() == [frame(64, 1), frame(64, 2)]
+        assert len(ring_of(a, 1).reap()) == 2
+
+
 def test_a_base_beyond_the_ring_is_refused() -> None:
     with VhostBox(1) as box:
         front = box.front(0)
