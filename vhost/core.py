@@ -56,7 +56,7 @@ class QueueStatus:
 
 
 def signal(fd: int) -> None:
-    """Tell the front-end through an event counter or a pipe, once, without waiting."""
+    """Tell the front-end through an event counter or a socket, once, without waiting."""
     lib.vhost_signal(fd)
 
 

@@ -8,6 +8,7 @@ to be one of the kernel's own kinds.
 
 import fcntl
 import os
+import socket
 
 from vhost.errors import RefusedError
 
@@ -42,24 +43,15 @@ def own_pipe(fd: int, flags: int) -> int:
         raise RefusedError(f"cannot open the pipe anew: {error.strerror}") from error
 
 
-def own_kick(fd: int) -> int:
-    """fd, if it can be watched: who begins to watch a file asks it for its state, and only the
-    kernel's own kinds are sure to answer at once."""
-    if not name(fd).startswith((EVENT, PIPE)):
-        raise RefusedError("the kick descriptor is neither an event counter nor a pipe")
-    return fd
-
-
-def own_signal(fd: int) -> int:
-    """fd, or another instead of it, which can be told something without waiting; see call.h.
-
-    fd is closed if another one is returned.
-    """
+def check_signal(fd: int) -> None:
+    """Raises RefusedError unless fd can be watched, and told something, without waiting: who begins
+    to watch a file asks it for its state, and only the kernel's own kinds are sure to answer.  User
+    Mode Linux calls its socket pairs pipes."""
     kind = name(fd)
     if kind == EVENT:
-        return fd
-    if not kind.startswith(PIPE):
-        raise RefusedError("the call descriptor is neither an event counter nor a pipe")
-    own = own_pipe(fd, os.O_WRONLY)
-    os.close(fd)
-    return own
+        return
+    if kind.startswith(SOCKET):
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            if sock.family == socket.AF_UNIX:
+                return
+    raise RefusedError("the descriptor is neither an event counter nor a UNIX socket")

@@ -121,11 +121,8 @@ class CoreDevice:
         queue.set_call(fd)
         self._switch.sync()
 
-    def own_kick(self, fd: int) -> int:
-        return descriptors.own_kick(fd)
-
-    def own_signal(self, fd: int) -> int:
-        return descriptors.own_signal(fd)
+    def check_signal(self, fd: int) -> None:
+        descriptors.check_signal(fd)
 
     @contextmanager
     def traffic_held(self) -> Iterator[None]:

@@ -1,10 +1,9 @@
 """Handlers of messages about one ring."""
 
-from collections.abc import Callable
-
 from vhost import messages as m
 from vhost.errors import RefusedError, RemoteError
 from vhost.messages import Feature
+from vhost.rings import Device
 from vhost.session import Session
 
 
@@ -57,7 +56,7 @@ def set_vring_enable(session: Session, payload: bytes, _fds: list[int]) -> None:
 
 
 def set_vring_kick(session: Session, payload: bytes, fds: list[int]) -> None:
-    index, fd = _vring_fd(payload, fds, session.device.own_kick)
+    index, fd = _vring_fd(payload, fds, session.device)
     ring = session.ring(index)
     if ring.started:
         session.stop(index, ring)
@@ -68,7 +67,7 @@ def set_vring_kick(session: Session, payload: bytes, fds: list[int]) -> None:
 
 
 def set_vring_call(session: Session, payload: bytes, fds: list[int]) -> None:
-    index, fd = _vring_fd(payload, fds, session.device.own_signal)
+    index, fd = _vring_fd(payload, fds, session.device)
     ring = session.ring(index)
     if ring.started:
         session.device.set_call(index, fd)
@@ -78,18 +77,17 @@ def set_vring_call(session: Session, payload: bytes, fds: list[int]) -> None:
 
 
 def set_vring_err(session: Session, payload: bytes, fds: list[int]) -> None:
-    index, fd = _vring_fd(payload, fds, session.device.own_signal)
+    index, fd = _vring_fd(payload, fds, session.device)
     ring = session.ring(index)
     former, ring.error_fd = ring.error_fd, fd
     fds.clear()
     session.close_fd(former)
 
 
-def _vring_fd(payload: bytes, fds: list[int], own: Callable[[int], int]) -> tuple[int, int]:
+def _vring_fd(payload: bytes, fds: list[int], device: Device) -> tuple[int, int]:
     """Ring index and the descriptor, -1 when the front-end says that there is none.
 
-    own: says whether a descriptor will do, and may put another in its place.  Whoever keeps the
-    descriptor clears fds.
+    Whoever keeps the descriptor clears fds.
     """
     (value,) = m.U64.unpack(payload)
     if value & ~(m.VRING_INDEX_MASK | m.VRING_NO_FD):
@@ -98,5 +96,5 @@ def _vring_fd(payload: bytes, fds: list[int], own: Callable[[int], int]) -> tupl
     if len(fds) != (0 if has_none else 1):
         raise RemoteError(f"{len(fds)} file descriptors for {value:#x}")
     if not has_none:
-        fds[0] = own(fds[0])
+        device.check_signal(fds[0])
     return value & m.VRING_INDEX_MASK, -1 if has_none else fds[0]

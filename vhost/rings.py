@@ -58,11 +58,8 @@ class Device(Protocol):
     def set_call(self, index: int, fd: int) -> None:
         """fd: -1 for none.  The former one is out of use on return."""
 
-    def own_kick(self, fd: int) -> int:
-        """The descriptor to be watched for kicks."""
-
-    def own_signal(self, fd: int) -> int:
-        """The descriptor to make calls with: fd, or one that stands for it and fd is closed."""
+    def check_signal(self, fd: int) -> None:
+        """Refuse what cannot be watched for kicks, or called with, without waiting."""
 
     def traffic_held(self) -> AbstractContextManager[None]:
         """For rings that stop and go on at once: who sends to them meanwhile waits if he can."""

@@ -1,7 +1,7 @@
 """Descriptors that a front-end shares with us: nothing that it does to them makes us wait.  A test
 that fails here does not end: the call sleeps in the kernel."""
 
-import fcntl
+import contextlib
 import os
 import select
 import socket
@@ -23,15 +23,6 @@ def fds() -> int:
 
 def set_call(front: FrontEnd, index: int, fd: int) -> int:
     return front.tell(Request.SET_VRING_CALL, m.U64.pack(index), [fd])
-
-
-def drain(fd: int) -> int:
-    """Bytes in a pipe, which is empty afterwards."""
-    os.set_blocking(fd, False)
-    try:
-        return len(os.read(fd, 1 << 20))
-    except BlockingIOError:
-        return 0
 
 
 def test_a_full_counter_that_blocks_stops_nobody() -> None:
@@ -63,27 +54,30 @@ def test_each_call_counts_one() -> None:
         assert b.rings[0].calls() == 3
 
 
-def test_a_pipe_is_written_to_through_flags_of_our_own() -> None:
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_full_socket_that_blocks_stops_nobody(kind: socket.SocketKind) -> None:
+    """What User Mode Linux wants to be called through."""
     with VhostBox() as box:
         a, b = pair(box)
         b.post(4)
-        before = fds()
-        r, w = os.pipe()
-        assert set_call(b, 0, w) == 0
-        assert fds() == before + 3 - 1, "ours instead of the former one"
-        assert drain(r) == 8, "the call that a new descriptor begins with"
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        ours.setblocking(False)
+        assert set_call(b, 0, theirs.fileno()) == 0
+        assert len(ours.recv(100)) == 8, "the call that a new descriptor begins with"
         a.transmit(frame(64))
         box.settle()
-        assert drain(r) == 8
-        os.write(w, bytes(fcntl.fcntl(w, fcntl.F_GETPIPE_SZ)))
-        assert os.get_blocking(w)
+        assert len(ours.recv(100)) == 8
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                theirs.send(bytes(1000), socket.MSG_DONTWAIT)
+        theirs.setblocking(True)
         a.transmit(frame(65))
         box.settle()
-        os.close(r)
+        ours.close()
         a.transmit(frame(66))
         box.settle()
         assert b.frames() == [frame(64), frame(65), frame(66)]
-        os.close(w)
+        theirs.close()
 
 
 def test_a_full_error_counter_that_blocks_stops_nobody() -> None:
@@ -102,25 +96,30 @@ def test_a_full_error_counter_that_blocks_stops_nobody() -> None:
 @pytest.mark.parametrize(
     "request_", [Request.SET_VRING_CALL, Request.SET_VRING_KICK, Request.SET_VRING_ERR]
 )
-@pytest.mark.parametrize("kind", ["file", "device", "socket", "epoll", "fifo"])
+@pytest.mark.parametrize("kind", ["file", "device", "socket", "epoll", "fifo", "pipe"])
 def test_descriptors_of_any_other_kind_are_refused(
     tmp_path: Path, request_: Request, kind: str
 ) -> None:
-    """A file, or a named pipe, may lie on a file system that the front-end serves itself."""
+    """A file may lie on a file system that the front-end serves itself; a pipe, or a socket of the
+    network, has a lock that its other users can keep."""
     os.mkfifo(tmp_path / "fifo")
     poll = select.epoll()
+    read_end, write_end = os.pipe()
     opened = {
         "file": lambda: os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT),
         "device": lambda: os.open("/dev/null", os.O_RDWR),
-        "socket": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).detach(),
+        "socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).detach(),
         "epoll": lambda: os.dup(poll.fileno()),
+        "pipe": lambda: os.dup(write_end),
         "fifo": lambda: os.open(tmp_path / "fifo", os.O_RDWR),
     }[kind]()
     with VhostBox() as box:
         a, b = pair(box)
         before = fds()
         assert b.tell(request_, m.U64.pack(0), [opened]) == 1
-        assert "neither an event counter nor a pipe" in str(box.ports[1].status()["last_step"])
+        assert "neither an event counter nor a UNIX socket" in str(
+            box.ports[1].status()["last_step"]
+        )
         assert fds() == before
         b.post(1)
         a.transmit(frame(64))
@@ -128,3 +127,5 @@ def test_descriptors_of_any_other_kind_are_refused(
         assert b.frames() == [frame(64)], "the former one is still in use"
     os.close(opened)
     poll.close()
+    os.close(read_end)
+    os.close(write_end)

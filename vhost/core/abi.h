@@ -160,7 +160,7 @@ int vhost_port_announce(struct port *p, const uint8_t *mac);
 
 /* ---- call.c */
 
-/* Tells the front-end through one of its descriptors, an event counter or a pipe, once. */
+/* Tells the front-end through one of its descriptors, an event counter or a socket, once. */
 void vhost_signal(int fd);
 
 /* ---- vhost_queue.c */

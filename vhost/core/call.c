@@ -1,4 +1,4 @@
-/* call.c - adds one to a front-end's event counter, or writes to its pipe, without ever waiting.
+/* call.c - adds one to a front-end's event counter, or sends to its socket, without ever waiting.
  *
  * The kernel puts a record of each finished request into a ring that it shares with us; nobody is
  * interested in them, so the ring is emptied by moving its head, as io_getevents() does.
@@ -9,6 +9,7 @@
 #define _GNU_SOURCE /* memfd_create */
 #include <linux/aio_abi.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -60,7 +61,7 @@ int call_of(int fd)
     struct stat st;
     if (fd < 0)
         return CALL_NONE;
-    return fd << 1 | (fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode));
+    return fd << 1 | (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode));
 }
 
 static void add_one(int fd, aio_context_t context)
@@ -82,7 +83,7 @@ void call_make(int call, uint32_t who)
         return;
     if (!(call & 1))
         add_one(call >> 1, contexts[who]);
-    else if (write(call >> 1, &one, sizeof(one)) < 0)
+    else if (send(call >> 1, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         return;
 }
 
