@@ -1,13 +1,20 @@
 """Compile a C main of this folder with the C of some packages."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def build(
-    tmp_path: Path, source: str, *, packages: list[str], sanitize: str, compiler: str = "gcc"
+    tmp_path: Path,
+    source: str,
+    *,
+    packages: list[str],
+    sanitize: str,
+    compiler: str = "gcc",
+    flags: Sequence[str] = (),
 ) -> Path:
     """Returns the program."""
     program = tmp_path / Path(source).stem
@@ -16,6 +23,7 @@ def build(
         # TSan does not model fences; none of ours is what makes data visible, so it loses nothing.
         *(["-Wno-tsan"] if compiler == "gcc" else []),
         *(f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-strict-aliasing"),
+        *flags,
         f"-I{ROOT}",
         *("-o", str(program), str(ROOT / "tests" / "c" / source)),
         *(str(path) for name in packages for path in sorted((ROOT / name / "core").glob("*.c"))),

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tests.c.build import build
@@ -11,15 +11,24 @@ SECONDS = int(os.environ.get("FUZZ_SECONDS", "10"))
 
 
 def fuzz(
-    tmp_path: Path, source: str, seeds: Iterable[bytes], *options: str, packages: list[str]
+    tmp_path: Path,
+    source: str,
+    seeds: Iterable[bytes],
+    *options: str,
+    packages: list[str],
+    flags: Sequence[str] = (),
 ) -> None:
-    """Fails with the end of what the program says when it finds something."""
+    """Fails with the end of what the program says when it finds something.
+
+    flags: for the compiler, beside the usual ones.
+    """
     program = build(
         tmp_path,
         f"../fuzz/{source}",
         packages=packages,
         sanitize="fuzzer,address,undefined",
         compiler="clang",
+        flags=flags,
     )
     corpus = tmp_path / "corpus"
     corpus.mkdir()
