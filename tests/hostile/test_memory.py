@@ -191,12 +191,13 @@ def test_a_memory_table_set_again_and_again_while_rings_are_polled() -> None:
 def test_a_memory_table_without_the_rings_stops_them() -> None:
     with Neighbourhood() as block:
         fd = small_file()
-        assert block.offender.tell(Request.SET_MEM_TABLE, table((0, SIZE, 0, 0)), [fd]) != 0
+        assert block.offender.tell(Request.SET_MEM_TABLE, table((0, SIZE, 0, 0)), [fd]) == 0
         os.close(fd)
         block.turns(3)
         queues = block.ports[OFFENDER].status()["queues"]
         assert isinstance(queues, list)
         assert [q["started"] for q in queues] == [False, False]
+        assert {q["reason"] for q in queues} == {"its memory was removed"}
         block.offender.share_memory()  # they are back, and go on
         block.offender.settle()
         block.works()

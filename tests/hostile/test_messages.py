@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from tests.fakes.frontend import too_many_fds
-from tests.fakes.neighbourhood import Neighbourhood, resident_bytes
+from tests.fakes.neighbourhood import Neighbourhood, resident_bytes, usage
 from vhost import messages as m
 from vhost.messages import Request
 
@@ -190,26 +190,48 @@ def test_cve_2020_10723_a_ring_without_a_role_does_not_start() -> None:
         refused(block, INDEXED["SET_VRING_KICK"](255))
 
 
-@pytest.mark.parametrize("request_", [26, 27])
-def test_cve_2020_10724_crypto_is_refused(request_: int) -> None:
+@pytest.mark.parametrize("payload", [b"", bytes(8), b"\xff" * 1024], ids=len)
+def test_cve_2020_10724_crypto_is_refused(payload: bytes) -> None:
     """And CVE-2020-14374 to 14378: lengths and double fetches of what we do not have."""
     with Neighbourhood() as block:
-        for payload in (b"", bytes(8), b"\xff" * 1024):
-            refused(block, (request_, payload, 0))
+        refused(block, (Request.CLOSE_CRYPTO_SESSION, payload, 0))
+        send(block, (Request.CREATE_CRYPTO_SESSION, payload, 0), m.VERSION | m.FLAG_NEED_REPLY)
+        block.expect_gone("not offered")  # its answer would have a shape of its own
 
 
-def test_cve_2020_10726_inflight_asked_for_ten_thousand_times() -> None:
-    with Neighbourhood() as block:
+def test_cve_2020_10726_inflight_asked_for_again_and_again() -> None:
+    """Each time the connection ends, as there is no answer that says no."""
+    with Neighbourhood(None) as block:
         payload = struct.pack("=QQHH", 0, 0, 2, 256)
 
         def rounds(count: int) -> None:
             for _ in range(count):
-                assert block.offender.tell(31, payload) != 0
+                block.offender.settle()
+                send(block, (Request.GET_INFLIGHT_FD, payload, 0))
+                block.expect_gone("not offered")
+                block.come_back()
+            block.turns(3)
+
+        rounds(50)
+        before, memory = usage(), resident_bytes()
+        rounds(500)
+        assert usage() == before
+        assert resident_bytes() - memory < 4 << 20
+
+
+def test_cve_2020_10726_inflight_set_ten_thousand_times() -> None:
+    with Neighbourhood() as block:
+        payload = struct.pack("=QQHH", 4096, 0, 2, 256)
+        fd = block.offender.ram.regions[0].fd
+
+        def rounds(count: int) -> None:
+            for _ in range(count):
+                assert block.offender.tell(Request.SET_INFLIGHT_FD, payload, [fd]) != 0
 
         rounds(100)
-        fds, memory = len(os.listdir("/proc/self/fd")), resident_bytes()
+        before, memory = usage(), resident_bytes()
         rounds(10_000)
-        assert len(os.listdir("/proc/self/fd")) == fds
+        assert usage() == before
         assert resident_bytes() - memory < 4 << 20
         block.works()
 
@@ -238,7 +260,7 @@ def test_dpdk_cdc37ca3d0_requests_beyond_the_table(request_: int) -> None:
     with Neighbourhood() as block:
         refused(block, (request_, bytes(8), 0))
         send(block, (request_, bytes(8), 0))
-        block.expect_gone("not supported")
+        block.expect_gone("not offered")
 
 
 @pytest.mark.parametrize("num", [0, 3, 255, 32769, 65535, 65536, 2**32 - 1])
@@ -301,6 +323,8 @@ def test_payloads_of_a_wrong_length(request_: Request, length: int) -> None:
     """Nothing behind the payload is read: refused, ended, or without effect on the rings."""
     with Neighbourhood() as block:
         send(block, (request_, bytes(length), 0))
+        if request_ == Request.RESET_DEVICE:
+            block.expect_reset()
         block.turns(2)
         if block.ports[0].status()["state"] == "listening":
             block.expect_gone("")
