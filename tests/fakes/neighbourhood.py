@@ -7,13 +7,14 @@ files and mappings are as many as before.
 
 import gc
 import os
+import socket
 import struct
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tests.fakes.frontend import MERGEABLE, FrontEnd
-from tests.fakes.ring import Ring
+from tests.fakes.ring import PackedRing, Ring
 from tests.fakes.vhostbox import VhostBox, frame, mac, pair
 from vhost.messages import Feature
 
@@ -132,13 +133,13 @@ class Neighbourhood(VhostBox):
         self._seed += 1
         self.partner.received()
         self.partner.post(1)
-        self.offender.rings[1].reap()
+        self.offender.ring(1).reap()
         self.offender.transmit(frame(64, self._seed))
-        os.eventfd_write(self.offender.rings[1].kick, 1)
+        os.eventfd_write(self.offender.ring(1).kick, 1)
         self.turns(3)
         assert self.partner.frames() == [frame(64, self._seed)]
 
-    def given_back(self, ring: Ring, count: int) -> list[int]:
+    def given_back(self, ring: Ring | PackedRing, count: int) -> list[int]:
         """Kicks; the bytes written to each of so many chains, once the ring has them back."""
         os.eventfd_write(ring.kick, 1)
         sizes: list[int] = []
@@ -160,6 +161,14 @@ class Neighbourhood(VhostBox):
         self._broken[port, index] = reason
         self.turns(3)
         assert self.ring_state(port, index) == reason
+
+    def expect_reset(self) -> None:
+        """The device was reset: nothing of the offender's runs any more, so it goes away."""
+        queues = self.ports[OFFENDER].status()["queues"]
+        assert isinstance(queues, list)
+        assert not any(queue["started"] for queue in queues)
+        assert self.offender.sock is not None
+        self.offender.sock.shutdown(socket.SHUT_RDWR)
 
     def may_be_gone(self, reason: str) -> None:
         """If the connection has ended, then for this reason."""

@@ -145,11 +145,14 @@ def never_takes_back(block: Neighbourhood) -> Callable[[], None]:
 
 
 def fills_its_counters(block: Neighbourhood) -> Callable[[], None]:
-    """Nobody reads the call and error counters, and they are full from the start."""
+    """Nobody reads the call and error counters, they are full from the start, and who writes to
+    them waits: the front-end took O_NONBLOCK away again."""
     a = block.offender
     for ring in (a.rings[RX], a.rings[TX]):
-        os.eventfd_write(ring.call, FULL - ring.calls())
-        os.eventfd_write(ring.error, FULL)
+        ring.calls()
+        for fd in (ring.call, ring.error):
+            os.eventfd_write(fd, FULL)
+            os.set_blocking(fd, True)
     block.partner.post(100)
 
     def go_on() -> None:

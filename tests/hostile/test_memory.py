@@ -203,6 +203,64 @@ def test_a_memory_table_without_the_rings_stops_them() -> None:
         block.works()
 
 
+def slot(number: int) -> tuple[bytes, int]:
+    """A small region of its own, as the payload of ADD_MEM_REG and REM_MEM_REG; and its file."""
+    gpa, user = 0x8000_0000 + number * SIZE, 0x6000_0000_0000 + number * SIZE
+    return bytes(8) + m.MEMORY_REGION.pack(gpa, SIZE, user, 0), small_file()
+
+
+def test_regions_that_come_and_go_while_rings_are_polled() -> None:
+    """ADD_MEM_REG and REM_MEM_REG, up to 509, a frame between any two of them."""
+    with Neighbourhood() as block:
+        before = usage()
+        for _ in range(2):
+            slots = [slot(number) for number in range(508)]
+            for payload, fd in slots:
+                block.offender.send(Request.ADD_MEM_REG, payload, [fd])
+                os.close(fd)
+                block.pump()
+            one_more, fd = slot(508)
+            assert block.offender.tell(Request.ADD_MEM_REG, one_more, [fd]) != 0
+            os.close(fd)
+            block.works()
+            for payload, _ in slots:
+                block.offender.send(Request.REM_MEM_REG, payload)
+                block.pump()
+            block.offender.settle()
+        assert usage() == before
+        block.works()
+
+
+@pytest.mark.parametrize("change", ["guest address", "size", "user address"])
+def test_regions_to_remove_that_are_not_there(change: str) -> None:
+    with Neighbourhood() as block:
+        region = [RAM, 8 << 20, block.offender.ram.user(RAM), 0]
+        region[["guest address", "size", "user address"].index(change)] += 4096
+        payload = bytes(8) + m.MEMORY_REGION.pack(*region)
+        assert block.offender.tell(Request.REM_MEM_REG, payload) != 0
+        block.works()
+
+
+def test_a_region_removed_under_its_rings_while_they_are_polled() -> None:
+    """They stop and say why; with the memory back they go on."""
+    with Neighbourhood() as block:
+        a = block.offender
+        region = a.ram.regions[0]
+        payload = bytes(8) + m.MEMORY_REGION.pack(region.gpa, region.size, region.user, 0)
+        before = usage()
+        for _ in range(50):
+            a.transmit(frame(64))
+            os.eventfd_write(a.rings[TX].kick, 1)
+            assert a.tell(Request.REM_MEM_REG, payload, [region.fd]) == 0
+            queues = block.ports[OFFENDER].status()["queues"]
+            assert isinstance(queues, list)
+            assert {q["reason"] for q in queues} == {"its memory was removed"}
+            assert a.tell(Request.ADD_MEM_REG, payload, [region.fd]) == 0
+        assert usage() == before
+        block.turns(150)  # the partner has no room for what came: it is waited for, once
+        block.works()
+
+
 def test_memory_and_rings_of_two_connections_do_not_meet() -> None:
     """Two guests with the same file as memory: each breaks its own rings only."""
     with Neighbourhood() as block:
