@@ -19,7 +19,7 @@
 EACH_KIND uint32_t virtq_at_most(struct virtq *q, uint32_t kind, uint32_t max)
 {
     if (kind & VIRTQ_PACKED)
-        return packed_has(q, q->next) ? max : 0;
+        return packed_has(q, q->next) ? min_u32(max, q->num) : 0;
     return min_u32(split_available(q), max);
 }
 

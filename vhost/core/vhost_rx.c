@@ -29,7 +29,7 @@ EACH_KIND uint32_t burst(struct rxq *rxq, struct breath *b, struct packet **out,
     struct virtq *vq = &q->vq;
     struct vhost_rx *rx = &q->rx;
     uint32_t n = virtq_usable(vq) ? virtq_at_most(vq, kind, min_u32(max, BURST)) : 0;
-    uint32_t count = 0, dropped = 0, segs = 0, bytes = 0;
+    uint32_t count = 0, dropped = 0, segs = 0, bytes = 0, slots = 0;
     if (n == 0 || unlikely(!load_relaxed(&q->enabled)))
         return burst_nothing(q, b, n);
     rx->walked = 0;
@@ -50,6 +50,9 @@ EACH_KIND uint32_t burst(struct rxq *rxq, struct breath *b, struct packet **out,
             dropped++;
             continue;
         }
+        slots += elem->slots; /* a driver that turns them over meanwhile could have us go round */
+        if (kind & VIRTQ_PACKED && unlikely(slots > vq->num))
+            break;
         p->ingress = rxq->port->id;
         rx->bytes[count] = p->len_bytes;
         rx->gso[count] = p->gso_type != GSO_NONE;
