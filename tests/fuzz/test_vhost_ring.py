@@ -14,8 +14,8 @@ from tests.fuzz.run import fuzz
 RX, TX, CONTROL = 0, 1, 2
 NEXT, WRITE, INDIRECT = 1, 2, 4
 MOVE = b"\3"
-PACKED, IN_ORDER, SMALL = 16, 32, 128
-THREAD = bytes([64 | 31, 128])  # and every feature
+PACKED, IN_ORDER, LOG, SMALL = 16, 32, 64, 128
+THREAD = bytes([LOG | 31, 128])  # and every feature
 PLACE = 0x6000  # see address_of()
 
 
@@ -76,7 +76,7 @@ def seeds() -> Iterator[bytes]:
     """A frame from ring to ring, in rings of every kind and size, started again in between, or
     changed while they are read; a few with the second thread."""
     room = describe(RX, 0, PLACE + 0x1000, 2000, flags=WRITE) + offer(RX)
-    kinds = itertools.product((0, PACKED), (0, IN_ORDER), (0, SMALL), (0, 15))
+    kinds = itertools.product((0, PACKED), (0, IN_ORDER), (0, LOG), (0, SMALL), (0, 15))
     for layout, kind in enumerate(kinds):
         # A part of a ring at the end of memory, another one in each; sizes go round likewise.
         config = bytes([sum(kind), layout % 10 | layout % 8 << 4])

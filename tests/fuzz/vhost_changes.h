@@ -1,8 +1,8 @@
 /* vhost_changes.h - a guest that changes its memory while it is read (double fetch), in two ways.
  *
- * The compiler calls us before every load (-fsanitize-coverage=trace-loads), so a change can be made
- * right before the n-th load of guest memory: the same every time, wherever the input says.  And a
- * second thread does what nobody thought of.
+ * The compiler calls us before every load (-fsanitize-coverage=trace-loads), so a change can be
+ * made right before the n-th load of guest memory: the same every time, wherever the input says.
+ * And a second thread does what nobody thought of.
  */
 #ifndef VHOST_CHANGES_H
 #define VHOST_CHANGES_H
@@ -23,8 +23,6 @@ static struct change changes[4];
 static uint32_t mutating, mutations;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
-
-#define UNTRACED __attribute__((no_sanitize("coverage")))
 
 UNTRACED static void before_load(uint8_t *at, uint32_t bytes)
 {

@@ -2,25 +2,26 @@
  *
  * Invariant tested: every packet that comes out lies in the guest's memory, is as long as it says
  * and has offload fields that fit its headers; transmit takes every packet; a ring that breaks says
- * why and stays broken, one that does not stays within itself; nothing outside of the guest's memory
- * is read or written (ASan).  Behind each region lie poisoned bytes, and rings end where those begin.
+ * why and stays broken, one that does not stays within itself; nothing outside of the guest's
+ * memory is read or written (ASan).  Behind each region lie poisoned bytes, and rings end where
+ * those begin.
  *
- * Input: byte 0: features, see `bits` (0 to 5), second thread on (6), small rings (7);
+ * Input: byte 0: features, see `bits` (0 to 6), small rings (7);
  * byte 1: which part of which ring lies at the end of memory (0 to 3), the rings' size (4 to 6),
- * second thread on, if bit 7 is set too;
+ * second thread on, with bit 6 of byte 0 (7);
  * then operations, each with a ring in its second byte:
- *     0 ring slot u16:place u16:len flags next     a descriptor; place: see address_of()
- *     1 ring head n                                offer a chain; packed: the next n descriptors
- *     2 n - u16:offset bytes…                      bytes into memory
- *     3                                            burst, transmit, done
- *     4 ring slot u16:value                        set avail->idx; packed: flags of a descriptor
- *     5 ring - u16:flags u16:event                 what the driver wants to be told
- *     6 ring how u16:base n bytes…                 start again; packed: from base, from what it kept
- *                                                  (how & 1), or from that with these bytes in it
- *     7 ring on                                    enable or disable
- *     8 bits at n                                  the guest changes what the n-th load of its
- *                                                  memory from now on reads, right before it: the
- *                                                  byte `at`, or whose turn a descriptor is (bits 0)
+ *     0 ring slot u16:place u16:len flags next  a descriptor; place: see address_of()
+ *     1 ring head n                              offer a chain; packed: the next n descriptors
+ *     2 n - u16:offset bytes…                    bytes into memory
+ *     3                                          burst, transmit, done
+ *     4 ring slot u16:value                      set avail->idx; packed: flags of a descriptor
+ *     5 ring - u16:flags u16:event               what the driver wants to be told
+ *     6 ring how u16:base n bytes…               start again; packed: from base, from what it kept
+ *                                                (how & 1), or from that with these bytes in it
+ *     7 ring on                                  enable or disable
+ *     8 bits at n                                the guest changes what the n-th load of its
+ *                                                memory from now on reads, right before it: the
+ *                                                byte `at`, or whose turn a descriptor is (bits 0)
  *
  * The last one is the double fetch in its purest form, and the same every time: the compiler calls
  * us before every load (-fsanitize-coverage=trace-loads).  The thread does what no one thought of.
@@ -151,7 +152,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                     VNET_F_MRG_RXBUF | VNET_F_VERSION_1,
                                     VNET_F_GUEST_CSUM | VNET_F_GUEST_TSO4 | VNET_F_GUEST_TSO6 |
                                         VNET_F_GUEST_USO4 | VNET_F_GUEST_USO6,
-                                    VIRTQ_F_RING_PACKED, VIRTQ_F_IN_ORDER};
+                                    VIRTQ_F_RING_PACKED, VIRTQ_F_IN_ORDER, VIRTQ_F_LOG_ALL};
     if (port == NULL) {
         set_up();
         rings_place(0, 0); /* of what the thread may look at once it runs */
