@@ -28,7 +28,8 @@ int call_prepare(void);
 void call_release(void);
 /* The descriptor with its kind, as one word that can be stored at once; fd -1: CALL_NONE. */
 int call_of(int fd);
-/* A counter or socket that is full was told before; every other error is the front-end's own loss. */
+/* A counter or socket that is full was told before; every other error is the front-end's own
+ * loss. */
 void call_make(int call, uint32_t who);
 
 #endif
