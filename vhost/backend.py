@@ -9,7 +9,7 @@ Source: vhost-user specification (QEMU's docs/interop/vhost-user).
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vhost import feature_messages, memory_messages, ring_messages, state_messages
+from vhost import feature_messages, log_messages, memory_messages, ring_messages, state_messages
 from vhost import messages as m
 from vhost.errors import RefusedError, RemoteError
 from vhost.messages import Header, ProtocolFeature, Request
@@ -113,7 +113,13 @@ def _refuse(_session: Session, _payload: bytes, _fds: list[int]) -> None:
 UNKNOWN = Handler(_refuse, None, fds=m.MAX_FDS)
 _UNANSWERABLE = Handler(_refuse, None, fds=m.MAX_FDS, answers=True)
 
-_f, _m, _r, _s = feature_messages, memory_messages, ring_messages, state_messages
+_f, _l, _m, _r, _s = (
+    feature_messages,
+    log_messages,
+    memory_messages,
+    ring_messages,
+    state_messages,
+)
 
 HANDLERS: dict[int, Handler] = {
     Request.GET_FEATURES: Handler(_f.get_features, 0, answers=True),
@@ -121,6 +127,8 @@ HANDLERS: dict[int, Handler] = {
     Request.SET_OWNER: Handler(_f.nothing, 0),
     Request.RESET_OWNER: Handler(_f.nothing, 0),
     Request.SET_MEM_TABLE: Handler(_m.set_mem_table, None, fds=m.MAX_FDS),
+    Request.SET_LOG_BASE: Handler(_l.set_log_base, m.LOG.size, fds=1, answers=True),
+    Request.SET_LOG_FD: Handler(_l.set_log_fd, None, fds=1),
     Request.SET_VRING_NUM: Handler(_r.set_vring_num, 8),
     Request.SET_VRING_ADDR: Handler(_r.set_vring_addr, m.VRING_ADDR.size),
     Request.SET_VRING_BASE: Handler(_r.set_vring_base, 8),

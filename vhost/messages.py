@@ -28,6 +28,7 @@ MEMORY_HEADER = struct.Struct("=II")  # regions, padding
 MEMORY_REGION = struct.Struct("=QQQQ")  # guest address, bytes, user address, offset in the file
 MEMORY_SLOT = struct.Struct("=QQQQQ")  # padding and one region
 DEVICE_STATE_FD = struct.Struct("=II")  # direction, phase
+LOG = struct.Struct("=QQ")  # bytes, offset in the file
 CONFIG_HEADER = struct.Struct("=III")  # offset, bytes, flags
 
 VRING_F_LOG = 1  # of SET_VRING_ADDR: what is written to the used ring is logged
@@ -163,6 +164,7 @@ class Feature(enum.IntFlag):
 
 OFFERED_PROTOCOL_FEATURES = (
     ProtocolFeature.MQ
+    | ProtocolFeature.LOG_SHMFD
     | ProtocolFeature.RARP
     | ProtocolFeature.REPLY_ACK
     | ProtocolFeature.MTU

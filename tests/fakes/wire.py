@@ -30,6 +30,7 @@ class FakeDevice:
     macs: list[bytes] = field(default_factory=list)
     sent: list[tuple[int, bytes]] = field(default_factory=list)
     state: bytes = b""
+    log: tuple[int, int, int] = (-1, 0, 0)
 
     def memory_file(self, fd: int) -> tuple[int, int]:
         if self.refuse:

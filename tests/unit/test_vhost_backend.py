@@ -206,7 +206,6 @@ WRONG: dict[str, tuple[int, bytes, int]] = {
     "crypto session, not offered": (26, bytes(8), 0),
     "inflight, not offered [CVE-2020-10726]": (31, bytes(24), 0),
     "inflight queues [CVE-2021-3839]": (32, struct.pack("=QQHH", 0, 0, 65535, 1), 1),
-    "log base": (6, struct.pack("=QQ", 2**64 - 1, 2**64 - 1), 1),
     "short features": (Request.SET_FEATURES, bytes(7), 0),
     "long features": (Request.SET_FEATURES, bytes(9), 0),
     "descriptor where none belongs [CVE-2022-0669]": (Request.GET_FEATURES, b"", 1),
