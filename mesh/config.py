@@ -15,6 +15,7 @@ class PeerConfig:
     """One other node.
 
     public_key: 32 bytes, Ed25519.  endpoints: tried in turn; none when only the peer can begin.
+    via: public key of the peer that passes on what is meant for this one; then no endpoints.
     preshared_key: 32 bytes or None.
     """
 
@@ -22,6 +23,7 @@ class PeerConfig:
     endpoints: tuple[Address, ...] = ()
     addresses: tuple[IPv4Network | IPv6Network, ...] = ()
     preshared_key: bytes | None = field(default=None, repr=False)
+    via: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,15 @@ from _dataplane import ffi, lib
 
 from mesh.address import Address
 from mesh.errors import MeshError
+from mesh.relay import Path, Through
 
 CONTROL_LANE: int = lib.MESH_CONTROL_LANE
 MTU_MIN_BYTES: int = lib.MESH_MTU_MIN_BYTES
 MTU_MAX_BYTES: int = lib.MESH_MTU_MAX_BYTES
 OVERHEAD_BYTES: int = lib.MESH_OVERHEAD_BYTES
+RELAY_BYTES: int = lib.MESH_RELAY_BYTES
 KEY_BYTES = 32
+RELAY_KEY_BYTES: int = lib.MESH_RELAY_KEY_BYTES
 NODE_ID_BYTES = 8
 
 
@@ -39,7 +42,7 @@ class Punt:
 
     kind: a PuntKind.  id: a session's local index or a peer's number, by kind.  socket: which UDP
     socket it came in by.  address: 16 bytes, IPv4 as ::ffff:a.b.c.d.  data: a handshake message, or
-    empty.
+    empty.  via: 0, or the number of the peer that passed it on, plus one.
     """
 
     kind: int
@@ -48,11 +51,12 @@ class Punt:
     address: bytes
     port: int
     data: bytes
+    via: int = 0
 
     @property
-    def source(self) -> Address:
+    def source(self) -> Path:
         """Where it came from; only of HANDSHAKE and ENDPOINT."""
-        return Address.from_packed(self.address, self.port)
+        return _path(self.address, self.port, self.via)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +69,15 @@ class SessionStats:
     rx_records: int
     rx_bytes: int
     rx_failed: int
+    relayed_records: int
+    relayed_bytes: int
     last_tx_ns: int
     last_keepalive_ns: int
     last_rx_ns: int
     last_rx_packet_ns: int
     confirmed: bool
     current: bool
-    endpoint: Address
+    endpoint: Path
 
 
 class MeshCoreError(MeshError):
@@ -98,9 +104,16 @@ def _wipe(key: bytes | bytearray) -> None:
         ffi.memmove(key, bytes(len(key)), len(key))
 
 
-def _fill_endpoint(target: Any, address: Address) -> None:
-    ffi.memmove(target.address, address.packed(), 16)
-    target.port = address.port
+def _fill_endpoint(target: Any, path: Path) -> None:
+    if isinstance(path, Through):
+        target.via = path.peer + 1
+        return
+    ffi.memmove(target.address, path.packed(), 16)
+    target.port = path.port
+
+
+def _path(address: bytes, port: int, via: int) -> Path:
+    return Through(via - 1) if via else Address.from_packed(address, port)
 
 
 def steer(fd: int, lanes: int) -> None:
@@ -192,6 +205,16 @@ class MeshCore:
         self._sync()
         lib.mesh_peer_free(c)
 
+    def place_peer(self, peer: int, neighbour: int | None) -> None:
+        """Where the peer is while no session knows better: behind another one, or nowhere."""
+        via = 0 if neighbour is None else neighbour + 1
+        _check(lib.mesh_peer_set_via(self._c, peer, via), f"place peer {peer}")
+
+    def set_peer_mtu(self, peer: int, mtu_bytes: int) -> None:
+        """The largest IP packet for the peer: at most the mesh's."""
+        what = f"send packets of {mtu_bytes} bytes to peer {peer}"
+        _check(lib.mesh_peer_set_mtu(self._c, peer, mtu_bytes), what)
+
     def install_session(
         self,
         peer: int,
@@ -200,31 +223,37 @@ class MeshCore:
         send_key: bytes | bytearray,
         receive_key: bytes | bytearray,
         *,
+        relay_send_key: bytes | bytearray,
+        relay_receive_key: bytes | bytearray,
         initiator: bool,
-        endpoint: Address,
+        endpoint: Path,
         cipher: int,
     ) -> None:
         """Receive with these keys from now on; as initiator also send with them from now on,
         otherwise once a record authenticates (then SESSION_CONFIRMED is punted).
 
-        Keys: 32 bytes, copied into locked memory; a bytearray is wiped, also on error.
+        Keys: 32 bytes, those of relay headers 16; copied into locked memory; a bytearray is wiped,
+        also on error.
         """
         what = f"install keys for peer {peer}"
         c = ffi.new("struct session_config *")
         try:
-            if len(send_key) != KEY_BYTES or len(receive_key) != KEY_BYTES:
+            sizes = [len(key) for key in (send_key, receive_key, relay_send_key, relay_receive_key)]
+            if sizes != [KEY_BYTES, KEY_BYTES, RELAY_KEY_BYTES, RELAY_KEY_BYTES]:
                 raise MeshCoreError(errno.EINVAL, what)
             c.peer, c.local_index, c.remote_index = peer, local_index, remote_index
             c.cipher, c.initiator = cipher, initiator
             _fill_endpoint(c.endpoint, endpoint)
             ffi.memmove(c.send_key, send_key, KEY_BYTES)
             ffi.memmove(c.receive_key, receive_key, KEY_BYTES)
+            ffi.memmove(c.relay_send_key, relay_send_key, RELAY_KEY_BYTES)
+            ffi.memmove(c.relay_receive_key, relay_receive_key, RELAY_KEY_BYTES)
             rc = lib.mesh_session_install(self._c, c)
             _check(rc, what, _LOCKED_REMEDY if rc == -errno.ENOMEM else "")
         finally:
             ffi.memmove(c, bytes(ffi.sizeof("struct session_config")), ffi.sizeof(c[0]))
-            _wipe(send_key)
-            _wipe(receive_key)
+            for key in (send_key, receive_key, relay_send_key, relay_receive_key):
+                _wipe(key)
 
     def remove_session(self, local_index: int) -> None:
         """Forget the keys and wipe them."""
@@ -241,7 +270,7 @@ class MeshCore:
         """Seal the peer's packets with this session from now on."""
         _check(lib.mesh_session_promote(self._c, local_index), f"use session {local_index:#x}")
 
-    def set_endpoint(self, local_index: int, endpoint: Address) -> None:
+    def set_endpoint(self, local_index: int, endpoint: Path) -> None:
         c = ffi.new("struct mesh_endpoint *")
         _fill_endpoint(c, endpoint)
         rc = lib.mesh_session_set_endpoint(self._c, local_index, c)
@@ -256,16 +285,24 @@ class MeshCore:
             rx_records=c.rx_records,
             rx_bytes=c.rx_bytes,
             rx_failed=c.rx_failed,
+            relayed_records=c.relayed_records,
+            relayed_bytes=c.relayed_bytes,
             last_tx_ns=c.last_tx_ns,
             last_keepalive_ns=c.last_keepalive_ns,
             last_rx_ns=c.last_rx_ns,
             last_rx_packet_ns=c.last_rx_packet_ns,
             confirmed=bool(c.confirmed),
             current=bool(c.current),
-            endpoint=Address.from_packed(bytes(c.endpoint.address), c.endpoint.port),
+            endpoint=_path(bytes(c.endpoint.address), c.endpoint.port, c.endpoint.via),
         )
 
     def send_keepalive(self, peer: int) -> None:
         """One empty record under the peer's current session.  Raises MeshCoreError: ENOENT no such
         peer or no lane, ENOKEY no session, or what the socket said."""
         _check(lib.mesh_send_keepalive(self._c, peer), f"send a keepalive to peer {peer}")
+
+    def send_through(self, peer: int, node_id: bytes, message: bytes) -> None:
+        """A handshake message to a node, by way of a peer.  Raises MeshCoreError: ENOENT no such
+        peer, ENOKEY no session with it, or what the socket said."""
+        rc = lib.mesh_send_through(self._c, peer, node_id, message, len(message))
+        _check(rc, f"send a handshake message by way of peer {peer}")

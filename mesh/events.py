@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mesh.address import Address
+from mesh.relay import Path
 from mesh.wire import Cipher
 
 
@@ -24,6 +24,23 @@ class PeerRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerPlaced:
+    """Where the peer is while no session knows better: behind neighbour, a peer's number, or
+    nobody knows."""
+
+    peer: int
+    neighbour: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PathChanged:
+    """Where the peer proved to be, or will be looked for first."""
+
+    peer: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class InstallKeypair:
     """Receive with these keys from now on.
 
@@ -36,8 +53,10 @@ class InstallKeypair:
     remote_index: int
     send_key: bytes = field(repr=False)
     receive_key: bytes = field(repr=False)
+    relay_send_key: bytes = field(repr=False)
+    relay_receive_key: bytes = field(repr=False)
     initiator: bool
-    endpoint: Address
+    endpoint: Path
     cipher: Cipher
 
 
@@ -56,7 +75,25 @@ class SendKeepalive:
     peer: int
 
 
-Event = PeerAdded | PeerRemoved | InstallKeypair | RemoveKeypair | SendKeepalive
+@dataclass(frozen=True, slots=True)
+class SendThrough:
+    """Send a handshake message to a node, by way of a peer.  node_id: 8 bytes."""
+
+    neighbour: int
+    node_id: bytes
+    data: bytes
+
+
+Event = (
+    PeerAdded
+    | PeerRemoved
+    | PeerPlaced
+    | PathChanged
+    | InstallKeypair
+    | RemoveKeypair
+    | SendKeepalive
+    | SendThrough
+)
 
 
 @dataclass(frozen=True, slots=True)

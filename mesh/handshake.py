@@ -19,6 +19,8 @@ from mesh.errors import LocalError, Refusal, RemoteError
 from mesh.identity import Identity, Rng
 from mesh.wire import Cipher
 
+RELAY_KEY_BYTES = 16
+
 
 class State(Enum):
     """Of one peer: is there a key to send with, and is an initiation of ours under way?"""
@@ -94,6 +96,8 @@ class Keys:
     remote_index: int
     send_key: bytes = field(repr=False)
     receive_key: bytes = field(repr=False)
+    relay_send_key: bytes = field(repr=False)
+    relay_receive_key: bytes = field(repr=False)
     cipher: Cipher
 
 
@@ -156,9 +160,19 @@ def answer(
         preshared_key=peer.preshared_key,
         payload=wire.choice(cipher),
     )
-    receive_key, send_key = traffic_keys(state.split(), cipher)
+    split = state.split()
+    receive_key, send_key = traffic_keys(split, cipher)
+    relay_receive_key, relay_send_key = relay_keys(split)
     message = wire.response(local_index, remote_index, body)
-    return message, Keys(local_index, remote_index, send_key, receive_key, cipher)
+    return message, Keys(
+        local_index,
+        remote_index,
+        send_key,
+        receive_key,
+        relay_send_key,
+        relay_receive_key,
+        cipher,
+    )
 
 
 def finish(attempt: Attempt, message: wire.Response) -> Keys:
@@ -167,8 +181,18 @@ def finish(attempt: Attempt, message: wire.Response) -> Keys:
     cipher = wire.parse_choice(payload)
     if cipher not in attempt.offered:
         raise RemoteError(Refusal.CIPHER)
-    send_key, receive_key = traffic_keys(state.split(), cipher)
-    return Keys(attempt.local_index, message.sender, send_key, receive_key, cipher)
+    split = state.split()
+    send_key, receive_key = traffic_keys(split, cipher)
+    relay_send_key, relay_receive_key = relay_keys(split)
+    return Keys(
+        attempt.local_index,
+        message.sender,
+        send_key,
+        receive_key,
+        relay_send_key,
+        relay_receive_key,
+        cipher,
+    )
 
 
 def traffic_keys(split: tuple[bytes, bytes], cipher: Cipher) -> tuple[bytes, bytes]:
@@ -181,4 +205,14 @@ def traffic_keys(split: tuple[bytes, bytes], cipher: Cipher) -> tuple[bytes, byt
         extracted = hmac.digest(b"vsw record key", secret, hashlib.blake2b)
         expanded = hmac.digest(extracted, bytes([cipher, direction, 1]), hashlib.blake2b)
         keys.append(expanded[: noise.KEY_BYTES])
+    return keys[0], keys[1]
+
+
+def relay_keys(split: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Keys of relay headers, 16 bytes each, in the same order, by the same construction."""
+    keys = []
+    for direction, secret in enumerate(split):
+        extracted = hmac.digest(b"vsw relay key", secret, hashlib.blake2b)
+        expanded = hmac.digest(extracted, bytes([direction, 1]), hashlib.blake2b)
+        keys.append(expanded[:RELAY_KEY_BYTES])
     return keys[0], keys[1]

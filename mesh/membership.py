@@ -9,6 +9,7 @@ from mesh.config import MAX_PEERS, PeerConfig
 from mesh.errors import ConfigError
 from mesh.handshake import PeerKeys
 from mesh.identity import Identity, encode_key, static_public
+from mesh.relay import wrong_via
 
 
 def members(
@@ -31,4 +32,8 @@ def members(
             shared = noise.dh(identity.static_private, static)
             keys = PeerKeys(config.public_key, static, shared, preshared)
         wanted[config.public_key] = config, keys
+    wrong = wrong_via(identity.public_key, {key: c.via for key, (c, _) in wanted.items()})
+    if wrong is not None:
+        where = f"via of peer {encode_key(wrong.public_key)}"
+        raise ConfigError(wrong.what, wrong.remedy, where)
     return wanted

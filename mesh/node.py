@@ -6,7 +6,6 @@ Datagrams from strangers change nothing here, and nothing is remembered about wh
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Collection, Mapping
 
@@ -16,11 +15,13 @@ from mesh.config import PeerConfig
 from mesh.errors import Refusal, RemoteError
 from mesh.events import (
     Event,
-    InstallKeypair,
+    PathChanged,
     PeerAdded,
+    PeerPlaced,
     PeerRemoved,
     RemoveKeypair,
     SendKeepalive,
+    SendThrough,
     Traffic,
 )
 from mesh.handshake import Keys, PeerKeys, Trigger
@@ -37,11 +38,13 @@ from mesh.peer import (
     Peer,
     PeerStatus,
     Session,
+    install_event,
     make_session,
 )
+from mesh.relay import Path, Through
+from mesh.roster import Roster
+from mesh.timers import Timers
 from mesh.wire import Cipher
-
-_PEER_IDS = 1 << 16
 
 
 class Node:
@@ -70,12 +73,9 @@ class Node:
         self._wall_offset_ns = wall_offset_ns
         self._ciphers = ciphers
         self._receiver = cookie.Receiver(identity.public_key, rng)
-        self._peers: dict[int, Peer] = {}
-        self._by_public: dict[bytes, Peer] = {}
-        self._by_static: dict[bytes, Peer] = {}
+        self._peers = Roster()
         self._indexes: Indexes[Peer] = Indexes(rng)
-        self._next_peer_id = 0
-        self._timers: list[tuple[int, int]] = []  # (when, peer); valid where Peer.timer agrees
+        self._timers = Timers()
         self._datagrams: list[tuple[bytes, Address]] = []
         self._events: list[Event] = []
         self._load = cookie.LoadMeter(now)
@@ -96,24 +96,18 @@ class Node:
 
     def next_timer(self) -> int | None:
         """When to call poll() next."""
-        while self._timers:
-            when, peer_id = self._timers[0]
-            peer = self._peers.get(peer_id)
-            if peer is not None and peer.timer == when:
-                return when
-            heapq.heappop(self._timers)
-        return None
+        return self._timers.next()
 
     def peer_ids(self) -> dict[bytes, int]:
         """Public key to peer number."""
-        return {key: peer.id for key, peer in self._by_public.items()}
+        return self._peers.ids()
 
     def session_indexes(self) -> list[int]:
         """Local indexes of all installed sessions."""
-        return [s.local_index for peer in self._peers.values() for s in peer.sessions()]
+        return [s.local_index for peer in self._peers for s in peer.sessions()]
 
     def status(self, now: int) -> list[PeerStatus]:
-        return [peer.status(now) for peer in self._peers.values()]
+        return [peer.status(now) for peer in self._peers]
 
     # ---- configuration
 
@@ -122,10 +116,10 @@ class Node:
 
         Raises ConfigError, and then nothing has changed.
         """
-        known = {key: peer.keys for key, peer in self._by_public.items()}
+        known = {peer.keys.public_key: peer.keys for peer in self._peers}
         wanted = members(self._identity, configs, known)
-        for public_key, peer in list(self._by_public.items()):
-            config, keys = wanted.get(public_key, (None, None))
+        for peer in self._peers:
+            config, keys = wanted.get(peer.keys.public_key, (None, None))
             if config is None or keys is None:
                 self._remove_peer(peer)
             elif keys.preshared_key != peer.keys.preshared_key:
@@ -138,18 +132,13 @@ class Node:
                     peer.endpoint = None
                     self._need(peer, now)
         for public_key, (config, keys) in wanted.items():
-            if public_key not in self._by_public:
+            if self._peers.by_public(public_key) is None:
                 self._add_peer(config, keys, now)
+        for peer in self._peers:
+            self._place(peer, now)
 
     def _add_peer(self, config: PeerConfig, keys: PeerKeys, now: int) -> None:
-        # Numbers go round: routes that still name a removed peer must not mean a new one.
-        while self._next_peer_id in self._peers:
-            self._next_peer_id = (self._next_peer_id + 1) % _PEER_IDS
-        peer = Peer(self._next_peer_id, config, keys, cookie.Sender(keys.public_key))
-        self._next_peer_id = (self._next_peer_id + 1) % _PEER_IDS
-        self._peers[peer.id] = peer
-        self._by_public[keys.public_key] = peer
-        self._by_static[keys.static_public] = peer
+        peer = self._peers.add(config, keys)
         self._events.append(PeerAdded(peer.id, node_id(keys.public_key)))
         self._need(peer, now)
 
@@ -157,15 +146,39 @@ class Node:
         if peer.attempt is not None:
             self._indexes.release(peer.attempt.local_index)
         self._drop(peer, peer.sessions())
-        del self._peers[peer.id]
-        del self._by_public[peer.keys.public_key]
-        del self._by_static[peer.keys.static_public]
+        self._timers.set(peer.id, None)
+        self._peers.remove(peer)
         self._events.append(PeerRemoved(peer.id))
+        for other in self._peers:
+            if other.endpoint == Through(peer.id):
+                other.endpoint = None
+
+    def _place(self, peer: Peer, now: int) -> None:
+        """Behind the neighbour that its configuration names."""
+        via = peer.config.via
+        neighbour = self._peers.by_public(via) if via is not None else None
+        if peer.via == (neighbour.id if neighbour is not None else None):
+            return
+        self._peers.place(peer, neighbour)
+        self._events.append(PeerPlaced(peer.id, peer.via))
+        peer.endpoint = None
+        if peer.via is not None:
+            self._events.append(PathChanged(peer.id, Through(peer.via)))
+        self._need(peer, now)
+
+    def _move(self, peer: Peer, path: Path) -> None:
+        """The peer proved to be there."""
+        if peer.endpoint != path:
+            peer.endpoint = path
+            self._events.append(PathChanged(peer.id, path))
 
     # ---- inputs: datagrams
 
-    def receive_datagram(self, data: bytes, addr: Address, now: int) -> None:
-        """One handshake message.  What is wrong with it is counted in .refused."""
+    def receive_datagram(self, data: bytes, addr: Path, now: int) -> None:
+        """One handshake message.  What is wrong with it is counted in .refused.
+
+        addr: its source, or who passed it on.
+        """
         try:
             match wire.parse(data):
                 case wire.Initiation() as initiation:
@@ -178,18 +191,21 @@ class Node:
             self.refused[error.refusal] += 1
 
     def _receive_initiation(
-        self, message: wire.Initiation, data: bytes, addr: Address, now: int
+        self, message: wire.Initiation, data: bytes, addr: Path, now: int
     ) -> None:
         if not self._receiver.mac1_ok(data):
             raise RemoteError(Refusal.MAC1)
-        if self._load.loaded(now) and not self._receiver.mac2_ok(data, addr, now):
+        # What a neighbour passed on is its doing, whoever began it: it has no address that could be
+        # a lie, and a limit of its own in the data plane.
+        load = self._load.loaded(now)
+        if isinstance(addr, Address) and load and not self._receiver.mac2_ok(data, addr, now):
             nonce, sealed = self._receiver.sealed_cookie(message.mac1, addr, now)
             reply = wire.cookie_reply(message.sender, nonce, sealed)
             self._datagrams.append((reply, addr))
             raise RemoteError(Refusal.LOAD)
 
         responder = handshake.open_initiation(self._identity, message)
-        peer = self._by_static.get(responder.remote_static)
+        peer = self._peers.by_static(responder.remote_static)
         if peer is None:
             raise RemoteError(Refusal.UNKNOWN_PEER)
         offer = responder.read_payload(peer.keys.static_shared)
@@ -222,10 +238,10 @@ class Node:
         )
         self._drop(peer, peer.install_answered(session))
         self._install(peer, session, keys)
-        self._datagrams.append((peer.macs.close(body, now), addr))
+        self._send(peer, peer.macs.close(body, now), addr)
         self._arm(peer)
 
-    def _hint_stale(self, peer: Peer, addr: Address, now: int) -> None:
+    def _hint_stale(self, peer: Peer, addr: Path, now: int) -> None:
         """The peer's clock may have been set back while it was down: then it cannot begin, so we
         do.  Who replays an initiation gains no more than this handshake, and one datagram of the
         same length to an address of its choice."""
@@ -233,9 +249,7 @@ class Node:
             peer.hint = addr
             self._need(peer, now)
 
-    def _receive_response(
-        self, message: wire.Response, data: bytes, addr: Address, now: int
-    ) -> None:
+    def _receive_response(self, message: wire.Response, data: bytes, addr: Path, now: int) -> None:
         if not self._receiver.mac1_ok(data):
             raise RemoteError(Refusal.MAC1)
         peer = self._indexes.owner(message.receiver)
@@ -245,7 +259,7 @@ class Node:
         keys = handshake.finish(attempt, message)
 
         # Success: from here on, nothing fails.
-        peer.endpoint = addr
+        self._move(peer, addr)
         if peer.yields(self._identity.public_key):
             # Stay as we are: if the peer's key is not confirmed in time, the timer tries again.
             self._indexes.release(attempt.local_index)
@@ -259,6 +273,7 @@ class Node:
         self._install(peer, session, keys)
         self._events.append(SendKeepalive(peer.id))  # confirms the key to the peer
         self._arm(peer)
+        self._reach_behind(peer, now)
 
     def _receive_cookie(self, message: wire.CookieReply, now: int) -> None:
         peer = self._indexes.owner(message.receiver)
@@ -270,7 +285,7 @@ class Node:
         if again and peer.attempt_target is not None:
             # Only then: two nodes must not answer each other without end.
             message_again = peer.macs.close(attempt.message, now)
-            self._datagrams.append((message_again, peer.attempt_target))
+            self._send(peer, message_again, peer.attempt_target)
 
     # ---- inputs: the data plane
 
@@ -299,18 +314,19 @@ class Node:
             self._indexes.release(peer.attempt.local_index)
         peer.end_attempt()
         peer.completed_at = now
-        peer.endpoint = session.endpoint
+        self._move(peer, session.endpoint)
         self._drop(peer, peer.promote_next())
         self._arm(peer)
+        self._reach_behind(peer, now)
 
-    def endpoint_changed(self, local_index: int, addr: Address, now: int) -> None:
-        """The newest authentic record of the session came from another address."""
+    def endpoint_changed(self, local_index: int, addr: Path, now: int) -> None:
+        """The newest authentic record of the session came from elsewhere."""
         peer = self._indexes.owner(local_index)
         session = peer.session(local_index) if peer else None
         if peer is None or session is None:
             return
         session.endpoint = addr
-        peer.endpoint = addr
+        self._move(peer, addr)
         self._arm(peer)
 
     def session_lost(self, local_index: int, now: int) -> None:
@@ -325,7 +341,7 @@ class Node:
 
     def traffic(self, reports: Mapping[int, Traffic], now: int) -> None:
         """What all sessions did, by local index; about once a second."""
-        for peer in self._peers.values():
+        for peer in self._peers:
             for session in peer.sessions():
                 session.traffic = reports.get(session.local_index, session.traffic)
             keepalive_due, worn = peer.judge_traffic(now)
@@ -338,10 +354,9 @@ class Node:
 
     def poll(self, now: int) -> None:
         """Run every timer that is due."""
-        while (when := self.next_timer()) is not None and when <= now:
-            _, peer_id = heapq.heappop(self._timers)
-            peer = self._peers[peer_id]
-            peer.timer = None
+        while (peer_id := self._timers.take(now)) is not None:
+            peer = self._peers.get(peer_id)
+            assert peer is not None, "a removed peer has no timer"
             self._run_timers(peer, now)
             self._arm(peer)
 
@@ -363,10 +378,7 @@ class Node:
             self._need(peer, now)
 
     def _arm(self, peer: Peer) -> None:
-        deadline = peer.deadline()
-        if deadline is not None and deadline != peer.timer:
-            heapq.heappush(self._timers, (deadline, peer.id))
-        peer.timer = deadline
+        self._timers.set(peer.id, peer.deadline())
 
     # ---- initiating
 
@@ -379,7 +391,6 @@ class Node:
         self._arm(peer)
 
     def _initiate(self, peer: Peer, now: int) -> None:
-        candidates = peer.candidates()
         timestamp = max(now + self._wall_offset_ns, peer.timestamp_sent + 1)
         self._abandon(peer)
         index = self._indexes.free()
@@ -395,35 +406,38 @@ class Node:
         peer.attempt = attempt
         peer.attempt_sent = now
         peer.timestamp_sent = timestamp
-        target = candidates[peer.attempts % len(candidates)]
-        peer.attempt_target = target
-        if target == peer.hint:
-            peer.hint = None  # one datagram out for one that came in
-        peer.attempts += 1
+        target = peer.next_target()
         jitter = int.from_bytes(self._rng.randbytes(4), "little") * RETRY_JITTER_NS >> 32
         peer.retry_at = now + RETRY_NS + jitter
-        self._datagrams.append((peer.macs.close(attempt.message, now), target))
+        self._send(peer, peer.macs.close(attempt.message, now), target)
 
     def _abandon(self, peer: Peer) -> None:
         if peer.attempt is not None:
             self._indexes.release(peer.attempt.local_index)
             peer.attempt = None
 
+    def _reach_behind(self, neighbour: Peer, now: int) -> None:
+        """There is a key for the neighbour: what went to those behind it before had no way."""
+        for peer in self._peers.behind(neighbour):
+            if peer.current is not None:
+                continue
+            if peer.under_way:
+                peer.advance(Trigger.RETRY)
+                self._initiate(peer, now)
+                self._arm(peer)
+            else:
+                self._need(peer, now)
+
+    def _send(self, peer: Peer, message: bytes, path: Path) -> None:
+        if isinstance(path, Through):
+            self._events.append(SendThrough(path.peer, node_id(peer.keys.public_key), message))
+        else:
+            self._datagrams.append((message, path))
+
     # ---- keys
 
     def _install(self, peer: Peer, session: Session, keys: Keys) -> None:
-        self._events.append(
-            InstallKeypair(
-                peer.id,
-                keys.local_index,
-                keys.remote_index,
-                keys.send_key,
-                keys.receive_key,
-                session.initiator,
-                session.endpoint,
-                keys.cipher,
-            )
-        )
+        self._events.append(install_event(peer, session, keys))
 
     def _drop(self, peer: Peer, sessions: list[Session]) -> None:
         for session in sessions:

@@ -14,11 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
-from mesh.address import Address
 from mesh.config import PeerConfig
 from mesh.cookie import Sender
-from mesh.events import Traffic
+from mesh.events import InstallKeypair, Traffic
 from mesh.handshake import Attempt, Keys, PeerKeys, State, Trigger, advance
+from mesh.relay import Path, Through
 
 NS_PER_S = 1_000_000_000
 REKEY_AFTER_NS = 120 * NS_PER_S  # by who initiated
@@ -47,7 +47,7 @@ class Session:
     remote_index: int
     initiator: bool
     created: int
-    endpoint: Address
+    endpoint: Path
     cipher: str
     timestamp: int = -1
     traffic: Traffic = field(default_factory=Traffic)
@@ -60,7 +60,7 @@ class PeerStatus:
     peer: int
     public_key: bytes
     addresses: tuple[IPv4Network | IPv6Network, ...]
-    endpoint: Address | None
+    endpoint: Path | None
     state: State
     last_handshake_ns: int | None
     sessions: tuple[Session, ...]
@@ -68,15 +68,19 @@ class PeerStatus:
 
 @dataclass(slots=True)
 class Peer:
-    """endpoint: where the peer last proved to be; tried before the configured ones."""
+    """endpoint: where the peer last proved to be; tried before the configured ones.
+
+    via: number of the peer that it is behind, as configured.
+    """
 
     id: int
     config: PeerConfig
     keys: PeerKeys
     macs: Sender
     state: State = State.IDLE
-    endpoint: Address | None = None
-    hint: Address | None = None  # where an initiation came from that we could not answer
+    via: int | None = None
+    endpoint: Path | None = None
+    hint: Path | None = None  # where an initiation came from that we could not answer
 
     next: Session | None = None
     current: Session | None = None
@@ -84,7 +88,7 @@ class Peer:
 
     attempt: Attempt | None = None
     attempt_sent: int = 0
-    attempt_target: Address | None = None
+    attempt_target: Path | None = None
     attempts: int = 0  # of this series
     series_began: int = 0
     retry_at: int | None = None
@@ -97,7 +101,6 @@ class Peer:
     keepalive_owed_since: int | None = None
     unanswered_since: int | None = None
     silence_judged: int = 0  # the last packet whose lack of an answer was acted on
-    timer: int | None = None  # where the node's heap has this peer
 
     def advance(self, trigger: Trigger) -> None:
         self.state = advance(self.state, trigger)
@@ -113,10 +116,21 @@ class Peer:
     def session(self, local_index: int) -> Session | None:
         return next((s for s in self.sessions() if s.local_index == local_index), None)
 
-    def candidates(self) -> list[Address]:
+    def candidates(self) -> list[Path]:
         """Where to send initiations, in order."""
-        addresses = (self.endpoint, *self.config.endpoints, self.hint)
-        return list(dict.fromkeys(a for a in addresses if a is not None))
+        via = Through(self.via) if self.via is not None else None
+        paths = (self.endpoint, via, *self.config.endpoints, self.hint)
+        return list(dict.fromkeys(path for path in paths if path is not None))
+
+    def next_target(self) -> Path:
+        """Where the next initiation goes; there are candidates."""
+        candidates = self.candidates()
+        target = candidates[self.attempts % len(candidates)]
+        self.attempt_target = target
+        if target == self.hint:
+            self.hint = None  # one datagram out for one that came in
+        self.attempts += 1
+        return target
 
     def stale(self, timestamp: int, now: int) -> bool:
         """Whether an initiation may be a replay.
@@ -245,7 +259,7 @@ class Peer:
 
 
 def make_session(
-    keys: Keys, *, initiator: bool, created: int, endpoint: Address, timestamp: int = -1
+    keys: Keys, *, initiator: bool, created: int, endpoint: Path, timestamp: int = -1
 ) -> Session:
     return Session(
         keys.local_index,
@@ -255,4 +269,19 @@ def make_session(
         endpoint,
         keys.cipher.name,
         timestamp,
+    )
+
+
+def install_event(peer: Peer, session: Session, keys: Keys) -> InstallKeypair:
+    return InstallKeypair(
+        peer.id,
+        keys.local_index,
+        keys.remote_index,
+        keys.send_key,
+        keys.receive_key,
+        keys.relay_send_key,
+        keys.relay_receive_key,
+        session.initiator,
+        session.endpoint,
+        keys.cipher,
     )

@@ -10,6 +10,7 @@ messages that came in by them arrive here as punts.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import random
 import socket
@@ -18,17 +19,29 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Protocol
 
+from mesh.address import Address
 from mesh.config import MeshConfig
 from mesh.cookie import mac1_key
-from mesh.core import MeshCore, MeshCoreError, Punt, PuntKind, SessionStats, steer
+from mesh.core import (
+    RELAY_BYTES,
+    MeshCore,
+    MeshCoreError,
+    Punt,
+    PuntKind,
+    SessionStats,
+    steer,
+)
 from mesh.errors import ConfigError, LocalError
 from mesh.events import (
     Event,
     InstallKeypair,
+    PathChanged,
     PeerAdded,
+    PeerPlaced,
     PeerRemoved,
     RemoveKeypair,
     SendKeepalive,
+    SendThrough,
     Traffic,
 )
 from mesh.handshake import State
@@ -36,6 +49,7 @@ from mesh.identity import encode_key
 from mesh.keyfile import load_identity
 from mesh.node import Node
 from mesh.peer import PeerStatus
+from mesh.relay import Through
 from mesh.sockets import open_sockets, target
 
 log = logging.getLogger("vsw.mesh")
@@ -85,7 +99,8 @@ class MeshService:
         self._timer: asyncio.TimerHandle | None = None
         self._report: asyncio.TimerHandle | None = None
         self._unsent = 0
-        self._bytes: dict[int, tuple[int, int]] = {}  # peer -> (rx, tx) of removed sessions
+        # peer -> (rx, tx, passed on) of removed sessions
+        self._bytes: dict[int, tuple[int, int, int]] = {}
         self.c_rxqs: list[list[object]] = [[] for _ in range(workers)]
         self.peer_ids: Mapping[bytes, int] = {}
 
@@ -243,10 +258,17 @@ class MeshService:
         match event:
             case PeerAdded():
                 core.create_peer(event.peer, event.node_id)
-                self._bytes[event.peer] = (0, 0)
+                self._bytes[event.peer] = (0, 0, 0)
             case PeerRemoved():
                 core.remove_peer(event.peer)
                 del self._bytes[event.peer]
+            case PeerPlaced():
+                core.place_peer(event.peer, event.neighbour)
+            case PathChanged():
+                relayed = RELAY_BYTES if isinstance(event.path, Through) else 0
+                core.set_peer_mtu(event.peer, self._config.mtu_bytes - relayed)
+            case SendThrough():
+                self._send_through(core, node, event)
             case InstallKeypair():
                 self._install(core, node, event)
             case RemoveKeypair():
@@ -257,6 +279,16 @@ class MeshService:
                 except MeshCoreError as error:
                     log.debug("%s", error)
 
+    def _send_through(self, core: MeshCore, node: Node, event: SendThrough) -> None:
+        try:
+            core.send_through(event.neighbour, event.node_id, event.data)
+        except MeshCoreError as error:
+            # The node tries again by itself, and at once when there is a key for the neighbour.
+            self._unsent += 1
+            log.debug("%s", error)
+            if error.errno_ == errno.ENOKEY:
+                node.need_session(event.neighbour, time.monotonic_ns())
+
     def _install(self, core: MeshCore, node: Node, event: InstallKeypair) -> None:
         try:
             core.install_session(
@@ -265,6 +297,8 @@ class MeshService:
                 event.remote_index,
                 bytearray(event.send_key),
                 bytearray(event.receive_key),
+                relay_send_key=bytearray(event.relay_send_key),
+                relay_receive_key=bytearray(event.relay_receive_key),
                 initiator=event.initiator,
                 endpoint=event.endpoint,
                 cipher=event.cipher,
@@ -282,8 +316,12 @@ class MeshService:
             log.debug("%s", error)  # its installation failed, in the same batch of events
             return
         core.remove_session(event.local_index)
-        rx, tx = self._bytes[event.peer]
-        self._bytes[event.peer] = (rx + stats.rx_bytes, tx + stats.tx_bytes)
+        rx, tx, relayed = self._bytes[event.peer]
+        self._bytes[event.peer] = (
+            rx + stats.rx_bytes,
+            tx + stats.tx_bytes,
+            relayed + stats.relayed_bytes,
+        )
 
     def _arm(self, node: Node) -> None:
         if self._timer is not None:
@@ -300,22 +338,27 @@ class MeshService:
         """One entry per peer.  Bytes are those of records, sealed, since the peer is known."""
         core, node = self._started()
         now = time.monotonic_ns()
-        return [self._peer_status(core, status) for status in node.status(now)]
+        names = {number: encode_key(key) for key, number in node.peer_ids().items()}
+        return [self._peer_status(core, status, names) for status in node.status(now)]
 
-    def _peer_status(self, core: MeshCore, status: PeerStatus) -> dict[str, object]:
+    def _peer_status(
+        self, core: MeshCore, status: PeerStatus, names: Mapping[int, str]
+    ) -> dict[str, object]:
         sessions: list[SessionStats] = []
         for session in status.sessions:
             sessions.append(core.session_stats(session.local_index))
-        rx, tx = self._bytes[status.peer]
-        endpoint = next((s.endpoint for s in sessions if s.current), status.endpoint)
+        rx, tx, relayed = self._bytes[status.peer]
+        path = next((s.endpoint for s in sessions if s.current), status.endpoint)
         age_ns = status.last_handshake_ns
         return {
             "public_key": encode_key(status.public_key),
             "state": _STATE_NAMES[status.state],
-            "endpoint": str(endpoint) if endpoint else None,
+            "endpoint": str(path) if isinstance(path, Address) else None,
+            "via": names.get(path.peer) if isinstance(path, Through) else None,
             "last_handshake_s": None if age_ns is None else age_ns / _NS_PER_S,
             "rx_bytes": rx + sum(s.rx_bytes for s in sessions),
             "tx_bytes": tx + sum(s.tx_bytes for s in sessions),
+            "relayed_bytes": relayed + sum(s.relayed_bytes for s in sessions),
             "addresses": [str(network) for network in status.addresses],
         }
 

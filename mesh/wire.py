@@ -28,10 +28,11 @@ TYPE_INITIATION = 1
 TYPE_RESPONSE = 2
 TYPE_COOKIE = 3
 TYPE_RECORD = 4
+TYPE_RELAY = 5
 
 MAC_BYTES = 16
 INDEX_AT = 4
-PROLOGUE = b"meshswitch mesh protocol 1"
+PROLOGUE = b"meshswitch mesh protocol 2"
 
 _INITIATION = struct.Struct("<B3sI112s16s16s")
 _RESPONSE = struct.Struct("<B3sII52s16s16s")

@@ -14,6 +14,7 @@ from mesh.address import Address
 from mesh.config import MAX_PEERS, MeshConfig, PeerConfig
 from mesh.identity import encode_key, public_key
 from mesh.keyfile import load_identity, load_preshared_key
+from mesh.relay import wrong_via
 from vhost.messages import OFFLOADS
 from vswitch.errors import Place, UserError
 from vswitch.fields import Table, parse_endpoint, parse_mac
@@ -279,6 +280,7 @@ def parse_mesh(table: Table | None, file: str, mtu_bytes: int) -> tuple[MeshConf
                 "put both entries into one",
             )
         peers[peer.public_key] = peer
+    check_vias(table.tables("peers"), own, peers)
     if len(peers) > MAX_PEERS:
         table.wrong("peers", f"{len(peers)} peers", f"configure at most {MAX_PEERS}")
     table.close()
@@ -299,15 +301,19 @@ def parse_peer(table: Table, listen: Address, file: str) -> PeerConfig:
         check_reach(table, name, listen, endpoint)
         endpoints.append(endpoint)
     psk = table.optional("preshared_key_file", lambda path: load_preshared_key(resolve(file, path)))
-    if table.has("via"):
-        table.wrong(
-            "via",
-            "paths over a third node are not supported yet",
-            "remove the key and give the peer endpoints of its own",
-        )
+    via = table.optional("via", public_key)
+    if via is not None and endpoints:
+        table.wrong("via", "the peer has endpoints as well", "remove via, or the endpoints")
     addresses: tuple[Network, ...] = table.networks("addresses")
     table.close()
-    return PeerConfig(key, tuple(endpoints), addresses, psk)
+    return PeerConfig(key, tuple(endpoints), addresses, psk, via)
+
+
+def check_vias(tables: list[Table], own: bytes, peers: dict[bytes, PeerConfig]) -> None:
+    """Each way by other nodes ends at one that can be reached.  tables: of peers, in order."""
+    wrong = wrong_via(own, {key: peer.via for key, peer in peers.items()})
+    if wrong is not None:
+        tables[list(peers).index(wrong.public_key)].wrong("via", wrong.what, wrong.remedy)
 
 
 def check_reach(table: Table, name: str, listen: Address, endpoint: Address) -> None:

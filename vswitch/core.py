@@ -203,6 +203,7 @@ class Worker(_Owner):
                 address=bytes(out.address),
                 port=out.port,
                 data=bytes(ffi.buffer(out.data, out.len_bytes)),
+                via=out.via,
             )
 
 

@@ -140,15 +140,26 @@ def mesh_peers(answer: list[dict[str, Any]]) -> str:
             (
                 peer["public_key"],
                 peer["state"],
-                peer["endpoint"] or "-",
+                peer["endpoint"] or (f"via {peer['via']}" if peer["via"] else "-"),
                 "never" if age_s is None else f"{duration(int(age_s))} ago",
                 peer["rx_bytes"],
                 peer["tx_bytes"],
+                peer["relayed_bytes"],
                 join(peer["addresses"]),
             )
         )
     return table(
-        ("peer", "state", "endpoint", "handshake", "rx bytes", "tx bytes", "addresses"), rows
+        (
+            "peer",
+            "state",
+            "endpoint",
+            "handshake",
+            "rx bytes",
+            "tx bytes",
+            "relayed bytes",
+            "addresses",
+        ),
+        rows,
     )
 
 

@@ -15,7 +15,9 @@ enum {
     MESH_SESSIONS = 65536,     /* slots of the table; slot = low 16 bits of the local index */
     MESH_MTU_MIN_BYTES = 576,
     MESH_MTU_MAX_BYTES = 65400,
-    MESH_OVERHEAD_BYTES = 48   /* of a record around its IP packet */
+    MESH_OVERHEAD_BYTES = 48,  /* of a record around its IP packet */
+    MESH_RELAY_BYTES = 32,     /* of the header that takes a record by way of another node */
+    MESH_RELAY_KEY_BYTES = 16
 };
 
 /* Record ciphers, by their number in the handshake. */
@@ -25,9 +27,12 @@ struct mesh;
 struct mesh_peer;
 struct session;
 
+/* Where a node is: an address, or behind another peer, which passes on what is meant for it. */
 struct mesh_endpoint {
     uint8_t address[16];       /* IPv4 as ::ffff:a.b.c.d */
     uint16_t port;             /* host order */
+    uint16_t unused;
+    uint32_t via;              /* 0: at the address; else that peer's number plus one */
 };
 
 struct session_config {
@@ -39,6 +44,8 @@ struct session_config {
     struct mesh_endpoint endpoint;
     uint8_t send_key[32];
     uint8_t receive_key[32];
+    uint8_t relay_send_key[16];
+    uint8_t relay_receive_key[16];
 };
 
 /* Sums over lanes. Bytes are those of records, without UDP and IP headers. Times are
@@ -49,6 +56,8 @@ struct session_stats {
     uint64_t rx_records;
     uint64_t rx_bytes;
     uint64_t rx_failed;        /* records whose tag did not match */
+    uint64_t relayed_records;  /* others', passed on to this peer; handshake messages too */
+    uint64_t relayed_bytes;    /* with their relay headers */
     uint64_t last_tx_ns;       /* of records with a packet: keepalives do not count */
     uint64_t last_keepalive_ns;
     uint64_t last_rx_ns;       /* of any authentic record */
@@ -102,7 +111,17 @@ int mesh_session_promote(struct mesh *m, uint32_t local_index);
 int mesh_session_set_endpoint(struct mesh *m, uint32_t local_index,
                               const struct mesh_endpoint *endpoint);
 int mesh_session_stats(const struct mesh *m, uint32_t local_index, struct session_stats *out);
+/* Any time: where the peer is while there is no session that knows better; via: as in
+ * struct mesh_endpoint. */
+int mesh_peer_set_via(struct mesh *m, uint32_t peer, uint32_t via);
+/* Any time: the largest IP packet for the peer, up to the mesh's mtu_bytes; larger ones are
+ * answered with ICMP too-big, and large frames are cut to it. */
+int mesh_peer_set_mtu(struct mesh *m, uint32_t peer, uint32_t mtu_bytes);
 
 /* Any time: one empty record under the peer's current session, by lane MESH_CONTROL_LANE.
  * -ENOENT: no such peer.  -ENOKEY: no session.  -EKEYEXPIRED: the key has sealed all it may. */
 int mesh_send_keepalive(struct mesh *m, uint32_t peer);
+/* Any time: a handshake message to a node, by way of a peer; node_id: 8 bytes.  -ENOENT: no such
+ * peer.  -ENOKEY: no session with it, or with who is in between. */
+int mesh_send_through(struct mesh *m, uint32_t peer, const uint8_t *node_id, const uint8_t *bytes,
+                      uint32_t len_bytes);

@@ -8,6 +8,16 @@
 
 #include "mesh/core/mesh.h"
 
+uint32_t handshake_bytes(uint8_t type)
+{
+    static const uint32_t lengths[] = {
+        [RECORD_INITIATION] = HANDSHAKE_INITIATION_BYTES,
+        [RECORD_RESPONSE] = HANDSHAKE_RESPONSE_BYTES,
+        [RECORD_COOKIE] = HANDSHAKE_COOKIE_BYTES,
+    };
+    return type < ARRAY_LEN(lengths) ? lengths[type] : 0;
+}
+
 int handshake_limits_init(struct handshake_limits *limits)
 {
     memset(limits, 0, sizeof(*limits));
@@ -35,17 +45,18 @@ static bool bucket_take(struct handshake_bucket *bucket, uint64_t now_ns, uint64
     return true;
 }
 
-/* The network that a source can choose addresses in: a /24 of IPv4, a /64 of IPv6. */
+/* The network that a source can choose addresses in: a /24 of IPv4, a /64 of IPv6.  What came
+ * through a neighbour has no address, and shares that neighbour's bucket. */
 static struct handshake_bucket *source_bucket(struct handshake_limits *limits,
                                               const struct mesh_endpoint *from)
 {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-    uint64_t network = 0;
+    uint64_t network = 0, neighbour = (uint64_t)from->via << 32;
     if (memcmp(from->address, mapped, sizeof(mapped)) == 0)
         memcpy(&network, from->address + sizeof(mapped), 3);
     else
         memcpy(&network, from->address, 8);
-    uint64_t hash = (network ^ limits->seed) * 0x9e3779b97f4a7c15ull;
+    uint64_t hash = (network ^ neighbour ^ limits->seed) * 0x9e3779b97f4a7c15ull;
     hash = (hash ^ hash >> 32) * (limits->seed | 1);
     return &limits->sources[(hash >> 40) % HANDSHAKE_SOURCES];
 }
@@ -73,14 +84,9 @@ static bool mac1_ok(const struct mesh *m, const uint8_t *bytes, uint32_t len_byt
 void handshake_receive(struct lane *lane, struct breath *b, const uint8_t *bytes,
                        uint32_t len_bytes, const struct mesh_endpoint *from)
 {
-    static const uint32_t lengths[] = {
-        [RECORD_INITIATION] = HANDSHAKE_INITIATION_BYTES,
-        [RECORD_RESPONSE] = HANDSHAKE_RESPONSE_BYTES,
-        [RECORD_COOKIE] = HANDSHAKE_COOKIE_BYTES,
-    };
     struct port *port = &lane->mesh->port;
     uint8_t type = bytes[0];
-    if (len_bytes != lengths[type]) {
+    if (len_bytes != handshake_bytes(type)) {
         port_drop(port, b, DROP_BAD_RECORD, 1);
         return;
     }
@@ -93,7 +99,8 @@ void handshake_receive(struct lane *lane, struct breath *b, const uint8_t *bytes
         port_drop(port, b, DROP_RATE_LIMIT, 1);
         return;
     }
-    struct punt punt = {.kind = PUNT_HANDSHAKE, .socket = lane->number, .port = from->port};
+    struct punt punt = {.kind = PUNT_HANDSHAKE, .socket = lane->number, .port = from->port,
+                         .via = from->via};
     memcpy(punt.address, from->address, sizeof(punt.address));
     if (!punt_put(b->punts, &punt, bytes, len_bytes))
         port_drop(port, b, DROP_PUNT_FULL, 1);

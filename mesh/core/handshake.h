@@ -34,6 +34,8 @@ struct handshake_limits {
 
 struct lane;
 
+/* The length of a message of that type; 0: there is no such type. */
+uint32_t handshake_bytes(uint8_t type);
 int handshake_limits_init(struct handshake_limits *limits);
 /* A datagram whose type is 1 to 3: punted, or dropped and counted. */
 void handshake_receive(struct lane *lane, struct breath *b, const uint8_t *bytes,

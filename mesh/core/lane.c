@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include "mesh/core/merge.h"
+#include "mesh/core/relay.h"
 #include "mesh/core/seal.h"
 
 #ifndef UDP_GRO
@@ -30,7 +31,12 @@ int lane_new(struct lane **out, struct mesh *m, uint32_t number, int fd)
         return -ENOMEM;
     memset(lane, 0, sizeof(*lane));
     lane->area = aligned_alloc(CACHE_LINE, LANE_SLOTS * LANE_SLOT_BYTES);
-    rc = lane->area ? train_init(&lane->trains, fd) : -ENOMEM;
+    lane->trains_area = aligned_alloc(CACHE_LINE, TRAIN_AREA_BYTES);
+    rc = lane->area && lane->trains_area ? 0 : -ENOMEM;
+    if (rc == 0)
+        rc = train_init(&lane->trains, fd, lane->trains_area);
+    if (rc == 0)
+        rc = train_init(&lane->relays, fd, lane->area);
     if (rc == 0)
         rc = handshake_limits_init(&lane->limits);
     if (rc != 0) {
@@ -51,7 +57,7 @@ int lane_new(struct lane **out, struct mesh *m, uint32_t number, int fd)
 
 void lane_free(struct lane *lane)
 {
-    train_fini(&lane->trains);
+    free(lane->trains_area);
     free(lane->area);
     free(lane);
 }
@@ -137,6 +143,7 @@ static bool refill(struct lane *lane)
 static void receive_datagram(struct lane *lane, struct breath *b, uint8_t *bytes, uint32_t len,
                              const struct mesh_endpoint *from)
 {
+    struct mesh_endpoint through;
     struct opened record;
     uint8_t type = len ? bytes[0] : 0;
     if (likely(type == RECORD_DATA)) {
@@ -144,6 +151,10 @@ static void receive_datagram(struct lane *lane, struct breath *b, uint8_t *bytes
             merge_record(lane, b, &record);
     } else if (type >= RECORD_INITIATION && type <= RECORD_COOKIE) {
         handshake_receive(lane, b, bytes, len, from);
+    } else if (type == RECORD_RELAY) {
+        /* Once only: behind a relay header there is none. */
+        if (relay_receive(lane, b, bytes, len, from, &through))
+            receive_datagram(lane, b, bytes + MESH_RELAY_BYTES, len - MESH_RELAY_BYTES, &through);
     } else {
         port_drop(&lane->mesh->port, b, DROP_BAD_RECORD, 1);
     }
@@ -166,15 +177,17 @@ static void open_slots(struct lane *lane, struct breath *b)
         }
     }
     merge_finish(lane, b);
+    train_flush(&lane->relays, &lane->mesh->port, b);
 }
 
 static uint32_t lane_burst(struct rxq *q, struct breath *b, struct packet **out, uint32_t max)
 {
     struct lane *lane = CONTAINER_OF(q, struct lane, rxq);
     train_flush(&lane->trains, q->port, b);
+    train_flush(&lane->relays, q->port, b);
     if (lane->first == lane->count) {
         lane->first = lane->count = 0;
-        if (lane->slot == lane->slot_count)
+        if (lane->slot == lane->slot_count && !train_pending(&lane->relays))
             refill(lane);
     }
     open_slots(lane, b);
@@ -204,8 +217,8 @@ static void lane_done(struct rxq *q, struct breath *b, uint32_t n)
 static bool lane_arm(struct rxq *q)
 {
     struct lane *lane = CONTAINER_OF(q, struct lane, rxq);
-    if (train_pending(&lane->trains) || lane->first != lane->count ||
-        lane->slot != lane->slot_count)
+    if (train_pending(&lane->trains) || train_pending(&lane->relays) ||
+        lane->first != lane->count || lane->slot != lane->slot_count)
         return true;
     lane->first = lane->count = 0;
     return refill(lane);

@@ -8,6 +8,7 @@
 #include <linux/filter.h>
 #include <sys/socket.h>
 
+#include "mesh/core/relay.h"
 #include "mesh/core/seal.h"
 
 int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const uint8_t *mac1_key,
@@ -26,9 +27,11 @@ int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const 
     memcpy(m->node_id, node_id, sizeof(m->node_id));
     memcpy(m->mac1_key, mac1_key, sizeof(m->mac1_key));
     m->peers = calloc(MESH_PEERS, sizeof(struct mesh_peer *));
+    m->nodes = calloc(MESH_NODE_BUCKETS, sizeof(struct mesh_peer *));
     m->sessions = calloc(MESH_SESSIONS, sizeof(struct session *));
+    m->port.peer_mtus = m->peer_mtus = calloc(MESH_PEERS, sizeof(uint32_t));
     m->cipher = alloc_mb_mgr(0);
-    if (rc != 0 || !m->peers || !m->sessions || !m->cipher)
+    if (rc != 0 || !m->peers || !m->nodes || !m->sessions || !m->peer_mtus || !m->cipher)
         rc = -ENOMEM;
     if (rc == 0) {
         init_mb_mgr_auto(m->cipher, NULL);
@@ -56,7 +59,9 @@ void mesh_free(struct mesh *m)
     if (m->cipher)
         free_mb_mgr(m->cipher);
     free(m->sessions);
+    free(m->nodes);
     free(m->peers);
+    free(m->peer_mtus);
     port_fini(&m->port);
     free(m);
 }
@@ -127,6 +132,10 @@ int mesh_peer_add(struct mesh *m, uint32_t peer, const uint8_t *node_id)
         return -ENOMEM;
     p->id = peer;
     memcpy(p->node, node_id, sizeof(p->node));
+    store_relaxed(&m->peer_mtus[peer], m->mtu_bytes);
+    struct mesh_peer **bucket = mesh_node_bucket(m, p->node);
+    p->next_of_node = *bucket;
+    store_release(bucket, p);          /* pairs with mesh_find_node */
     store_release(&m->peers[peer], p); /* pairs with seal_packet */
     return 0;
 }
@@ -134,14 +143,40 @@ int mesh_peer_add(struct mesh *m, uint32_t peer, const uint8_t *node_id)
 struct mesh_peer *mesh_peer_unlink(struct mesh *m, uint32_t peer)
 {
     struct mesh_peer *p = peer < MESH_PEERS ? m->peers[peer] : NULL;
-    if (p)
-        store_release(&m->peers[peer], NULL); /* pairs with seal_packet */
+    if (!p)
+        return NULL;
+    struct mesh_peer **link = mesh_node_bucket(m, p->node);
+    while (*link != p)
+        link = &(*link)->next_of_node;
+    store_release(link, p->next_of_node); /* pairs with mesh_find_node */
+    store_release(&m->peers[peer], NULL); /* pairs with seal_packet */
     return p;
 }
 
 void mesh_peer_free(struct mesh_peer *peer)
 {
     free(peer);
+}
+
+int mesh_peer_set_via(struct mesh *m, uint32_t peer, uint32_t via)
+{
+    struct mesh_peer *p = peer < MESH_PEERS ? m->peers[peer] : NULL;
+    if (!p)
+        return -ENOENT;
+    if (via > MESH_PEERS)
+        return -EINVAL;
+    store_relaxed(&p->via, via);
+    return 0;
+}
+
+int mesh_peer_set_mtu(struct mesh *m, uint32_t peer, uint32_t mtu_bytes)
+{
+    if (peer >= MESH_PEERS || !m->peers[peer])
+        return -ENOENT;
+    if (mtu_bytes < MESH_MTU_MIN_BYTES || mtu_bytes > m->mtu_bytes)
+        return -EINVAL;
+    store_relaxed(&m->peer_mtus[peer], mtu_bytes);
+    return 0;
 }
 
 int mesh_session_install(struct mesh *m, const struct session_config *config)
@@ -211,25 +246,56 @@ int mesh_session_stats(const struct mesh *m, uint32_t local_index, struct sessio
     return 0;
 }
 
+/* A message of the control thread's, with room for a relay header before it, to the next node. */
+static int send_message(struct mesh *m, const struct relay_hop *hop, const uint8_t *node,
+                        uint8_t *message, uint32_t len_bytes)
+{
+    const struct train_queue *q = &m->lanes[0]->trains; /* its socket; fd and v6 never change */
+    relay_seal(hop->session, RELAY_HOPS, node, message, len_bytes);
+    store_relaxed(&hop->session->tx[MESH_CONTROL_LANE].last_ns, clock_now_ns());
+    return train_send_one(q->fd, q->v6, hop->to, message - MESH_RELAY_BYTES,
+                          len_bytes + MESH_RELAY_BYTES);
+}
+
 int mesh_send_keepalive(struct mesh *m, uint32_t peer)
 {
     struct mesh_peer *p = peer < MESH_PEERS ? m->peers[peer] : NULL;
     const struct record_prefix prefix = {.flags = PREFIX_LAST};
-    uint8_t record[RECORD_EMPTY_BYTES];
+    uint8_t bytes[MESH_RELAY_BYTES + RECORD_EMPTY_BYTES], *record = bytes + MESH_RELAY_BYTES;
     uint64_t counter;
     if (!p || !m->lanes[0])
         return -ENOENT;
     struct session *s = load_acquire(&p->current); /* pairs with session_promote */
     if (!s)
         return -ENOKEY;
+    struct relay_hop hop = relay_find(m, p, MESH_CONTROL_LANE);
+    if (!hop.session)
+        return -ENOKEY;
     if (!session_take_counter(s, MESH_CONTROL_LANE, &counter))
         return -EKEYEXPIRED;
     struct session_tx *tx = &s->tx[MESH_CONTROL_LANE];
-    const struct train_queue *q = &m->lanes[0]->trains; /* its socket; fd and v6 never change */
+    const struct train_queue *q = &m->lanes[0]->trains;
     seal_record(m, s, MESH_CONTROL_LANE, counter, &prefix, NULL, 0, record);
     counter_add(&tx->records, 1);
-    counter_add(&tx->bytes, sizeof(record));
+    counter_add(&tx->bytes, RECORD_EMPTY_BYTES);
     store_relaxed(&tx->last_keepalive_ns, clock_now_ns());
-    return train_send_one(q->fd, q->v6, session_endpoint(s, MESH_CONTROL_LANE), record,
-                          sizeof(record));
+    if (session_endpoint(s, MESH_CONTROL_LANE)->via != 0)
+        return send_message(m, &hop, p->node, record, RECORD_EMPTY_BYTES);
+    return train_send_one(q->fd, q->v6, hop.to, record, RECORD_EMPTY_BYTES);
+}
+
+int mesh_send_through(struct mesh *m, uint32_t peer, const uint8_t *node_id, const uint8_t *bytes,
+                      uint32_t len_bytes)
+{
+    struct mesh_peer *p = peer < MESH_PEERS ? m->peers[peer] : NULL;
+    uint8_t copy[MESH_RELAY_BYTES + HANDSHAKE_INITIATION_BYTES];
+    if (!p || !m->lanes[0])
+        return -ENOENT;
+    if (len_bytes == 0 || len_bytes != handshake_bytes(bytes[0]))
+        return -EINVAL;
+    struct relay_hop hop = relay_find(m, p, MESH_CONTROL_LANE);
+    if (!hop.session)
+        return -ENOKEY;
+    memcpy(copy + MESH_RELAY_BYTES, bytes, len_bytes);
+    return send_message(m, &hop, node_id, copy + MESH_RELAY_BYTES, len_bytes);
 }

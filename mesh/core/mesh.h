@@ -12,7 +12,7 @@
 #include "mesh/core/session.h"
 #include "mesh/core/train.h"
 
-enum { LANE_SLOTS = 8, LANE_SLOT_BYTES = 64 * 1024 };
+enum { LANE_SLOTS = 8, LANE_SLOT_BYTES = 64 * 1024, MESH_NODE_BUCKETS = 8192 };
 
 /* One received message: datagrams of stride bytes, the last may be shorter (UDP_GRO). */
 struct lane_slot {
@@ -43,6 +43,7 @@ struct lane {
     uint32_t number;
     uint16_t next_run;            /* id of the last run that was sent */
     struct train_queue trains;
+    struct train_queue relays;    /* others' messages, in area; it is not filled while any wait */
     struct handshake_limits limits;
     /* Receiving: slots[slot..slot_count) are not opened yet; packets[first..count) are not done yet
      * and point into slots, which are filled again only when both are used up. */
@@ -50,6 +51,7 @@ struct lane {
     uint32_t first, count;
     struct lane_slot slots[LANE_SLOTS];
     uint8_t *area;
+    uint8_t *trains_area;
     struct merge_run run;
     CACHE_ALIGNED struct packet packets[BURST];
     struct segment segs[BURST][MAX_SEGMENTS];
@@ -65,6 +67,8 @@ struct mesh {
     uint8_t mac1_key[32];
     struct lane *lanes[MAX_WORKERS];
     struct mesh_peer **peers;     /* MESH_PEERS */
+    struct mesh_peer **nodes;     /* MESH_NODE_BUCKETS lists of them, by node id */
+    uint32_t *peer_mtus;          /* MESH_PEERS; see struct port */
     struct session **sessions;    /* MESH_SESSIONS */
 };
 
@@ -74,6 +78,29 @@ static inline struct session *mesh_find_session(const struct mesh *m, uint32_t i
     /* pairs with mesh_session_install */
     struct session *s = load_acquire(&m->sessions[index % MESH_SESSIONS]);
     return s && s->local_index == index ? s : NULL;
+}
+
+static inline struct mesh_peer **mesh_node_bucket(const struct mesh *m, const uint8_t *node)
+{
+    uint16_t hash; /* a node id is one */
+    memcpy(&hash, node, sizeof(hash));
+    return &m->nodes[hash % MESH_NODE_BUCKETS];
+}
+
+/* NULL: not a peer. */
+static inline struct mesh_peer *mesh_find_node(const struct mesh *m, const uint8_t *node)
+{
+    struct mesh_peer *p = load_acquire(mesh_node_bucket(m, node)); /* pairs with mesh_peer_add */
+    while (p && memcmp(p->node, node, sizeof(p->node)) != 0)
+        p = load_acquire(&p->next_of_node); /* pairs with mesh_peer_unlink */
+    return p;
+}
+
+/* A lane's windows have one owner, so a lane that the kernel did not steer to us is refused: it
+ * would be a race, not just a detour. */
+static inline bool lane_is_ours(const struct lane *lane, uint32_t number)
+{
+    return number < MESH_LANES && number % lane->mesh->lanes_count == lane->number;
 }
 
 /* ---- lane.c */

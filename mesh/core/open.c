@@ -12,13 +12,10 @@ static bool refuse(const struct lane *lane, const struct breath *b, enum drop re
     return false;
 }
 
-/* A lane's window has one owner, so a lane that the kernel did not steer to us is refused: it would
- * be a race, not just a detour. */
 static bool header_ok(const struct lane *lane, const struct record_header *header)
 {
-    const struct mesh *m = lane->mesh;
-    return header->lane < MESH_LANES && header->lane % m->lanes_count == lane->number &&
-           memcmp(header->node, m->node_id, sizeof(header->node)) == 0;
+    return lane_is_ours(lane, header->lane) &&
+           memcmp(header->node, lane->mesh->node_id, sizeof(header->node)) == 0;
 }
 
 static bool unseal(const struct mesh *m, const struct session *s,
@@ -58,7 +55,8 @@ static void roam(struct session *s, struct session_rx *rx, struct breath *b,
     if (!session_get_endpoint(s, &known, &version))
         return; /* being changed: the next record looks again */
     if (!endpoint_equal(&known, from)) {
-        struct punt punt = {.kind = PUNT_ENDPOINT, .id = s->local_index, .port = from->port};
+        struct punt punt = {.kind = PUNT_ENDPOINT, .id = s->local_index, .port = from->port,
+                             .via = from->via};
         memcpy(punt.address, from->address, sizeof(punt.address));
         if (!punt_put(b->punts, &punt, NULL, 0) || !session_set_endpoint(s, from))
             return;
@@ -68,15 +66,10 @@ static void roam(struct session *s, struct session_rx *rx, struct breath *b,
     rx->from_version = version;
 }
 
-static void note_authentic(struct session *s, struct session_rx *rx, struct breath *b,
-                           uint64_t counter, uint32_t len_bytes, const struct mesh_endpoint *from)
+void open_note(struct session *s, struct session_rx *rx, struct breath *b, bool newest,
+               const struct mesh_endpoint *from)
 {
-    bool newest = session_replay_commit(rx, counter);
-    counter_add(&rx->records, 1);
-    counter_add(&rx->bytes, len_bytes);
     store_relaxed(&rx->last_ns, b->now_ns);
-    if (len_bytes > RECORD_EMPTY_BYTES)
-        store_relaxed(&rx->last_packet_ns, b->now_ns);
     if (unlikely(!load_relaxed(&s->told)))
         confirm(s, b);
     if (newest && (unlikely(!endpoint_equal(from, &rx->from)) ||
@@ -98,7 +91,7 @@ bool open_record(struct lane *lane, struct breath *b, uint8_t *record, uint32_t 
     if (unlikely(!s))
         return refuse(lane, b, DROP_UNKNOWN_INDEX);
     struct session_rx *rx = &s->rx[header.lane];
-    if (unlikely(!session_replay_ok(rx, header.counter)))
+    if (unlikely(!session_replay_ok(&rx->window, header.counter)))
         return refuse(lane, b, DROP_REPLAY);
     /* Each lane has its share of the limit, so that no lane need ask the others. */
     if (unlikely(load_relaxed(&rx->failed) >= SESSION_LIMIT_FAILED / MESH_LANES))
@@ -108,7 +101,11 @@ bool open_record(struct lane *lane, struct breath *b, uint8_t *record, uint32_t 
         counter_add(&rx->failed, 1);
         return refuse(lane, b, DROP_AUTH);
     }
-    note_authentic(s, rx, b, header.counter, len_bytes, from);
+    counter_add(&rx->records, 1);
+    counter_add(&rx->bytes, len_bytes);
+    if (len_bytes > RECORD_EMPTY_BYTES)
+        store_relaxed(&rx->last_packet_ns, b->now_ns);
+    open_note(s, rx, b, session_replay_commit(&rx->window, header.counter), from);
     out->session = s;
     memcpy(&out->prefix, record + RECORD_HEADER_BYTES, sizeof(out->prefix));
     out->ip = record + RECORD_PACKET_AT;

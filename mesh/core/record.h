@@ -23,7 +23,13 @@
 
 #include "mesh/core/mesh_abi.h"
 
-enum { RECORD_INITIATION = 1, RECORD_RESPONSE = 2, RECORD_COOKIE = 3, RECORD_DATA = 4 };
+enum {
+    RECORD_INITIATION = 1,
+    RECORD_RESPONSE = 2,
+    RECORD_COOKIE = 3,
+    RECORD_DATA = 4,
+    RECORD_RELAY = 5,
+};
 
 enum {
     RECORD_LANE_AT = 2,

@@ -14,6 +14,9 @@
 bool seal_packet(struct mesh *m, struct lane *lane, struct breath *b, const struct packet *p,
                  uint32_t flags);
 
+/* Drops a packet for want of a session with the peer, and asks for one. */
+void seal_ask_for_session(const struct mesh *m, struct breath *b, struct mesh_peer *peer);
+
 /* Seals prefix and the frame's bytes from offset on, ip_bytes of them, to out, which has room for
  * ip_bytes + MESH_OVERHEAD_BYTES.  p may be NULL: an empty record. */
 void seal_record(const struct mesh *m, const struct session *s, uint32_t lane, uint64_t counter,

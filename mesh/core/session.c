@@ -22,6 +22,8 @@ int session_new(struct session **out, const struct session_config *config, struc
     }
     gcm_pre(config->send_key, &s->keys->send);
     gcm_pre(config->receive_key, &s->keys->receive);
+    memcpy(s->keys->relay_send, config->relay_send_key, sizeof(s->keys->relay_send));
+    memcpy(s->keys->relay_receive, config->relay_receive_key, sizeof(s->keys->relay_receive));
     s->peer_id = config->peer;
     s->local_index = config->local_index;
     s->remote_index = config->remote_index;
@@ -86,29 +88,29 @@ const struct mesh_endpoint *session_endpoint(struct session *s, uint32_t lane)
     return &tx->to;
 }
 
-bool session_replay_ok(const struct session_rx *rx, uint64_t counter)
+bool session_replay_ok(const struct session_window *w, uint64_t counter)
 {
-    if (counter >= rx->next)
+    if (counter >= w->next)
         return counter != UINT64_MAX; /* its successor must exist */
-    if (rx->next - counter > SESSION_WINDOW_RECORDS)
+    if (w->next - counter > SESSION_WINDOW_RECORDS)
         return false;
-    return (rx->seen[counter / 64 % SESSION_WINDOW_WORDS] >> (counter % 64) & 1) == 0;
+    return (w->seen[counter / 64 % SESSION_WINDOW_WORDS] >> (counter % 64) & 1) == 0;
 }
 
-bool session_replay_commit(struct session_rx *rx, uint64_t counter)
+bool session_replay_commit(struct session_window *w, uint64_t counter)
 {
-    bool newest = counter >= rx->next;
+    bool newest = counter >= w->next;
     if (newest) {
         /* Words entered for the first time since the ring came round hold old bits. */
-        uint64_t word = rx->next == 0 ? 0 : (rx->next - 1) / 64;
+        uint64_t word = w->next == 0 ? 0 : (w->next - 1) / 64;
         uint64_t steps = counter / 64 - word;
         if (steps > SESSION_WINDOW_WORDS)
             steps = SESSION_WINDOW_WORDS;
         for (uint64_t i = 0; i < steps; i++)
-            rx->seen[(counter / 64 - i) % SESSION_WINDOW_WORDS] = 0;
-        rx->next = counter + 1;
+            w->seen[(counter / 64 - i) % SESSION_WINDOW_WORDS] = 0;
+        w->next = counter + 1;
     }
-    rx->seen[counter / 64 % SESSION_WINDOW_WORDS] |= 1ull << (counter % 64);
+    w->seen[counter / 64 % SESSION_WINDOW_WORDS] |= 1ull << (counter % 64);
     return newest;
 }
 
@@ -166,6 +168,8 @@ void session_read_stats(const struct session *s, struct session_stats *out)
         out->rx_records += load_relaxed(&rx->records);
         out->rx_bytes += load_relaxed(&rx->bytes);
         out->rx_failed += load_relaxed(&rx->failed);
+        out->relayed_records += load_relaxed(&tx->relayed_records);
+        out->relayed_bytes += load_relaxed(&tx->relayed_bytes);
         later(&out->last_tx_ns, &tx->last_ns);
         later(&out->last_keepalive_ns, &tx->last_keepalive_ns);
         later(&out->last_rx_ns, &rx->last_ns);

@@ -35,26 +35,35 @@ struct session_tx {
     uint64_t bytes;
     uint64_t last_ns;
     uint64_t last_keepalive_ns;
+    uint64_t relayed_records;        /* passed on for others */
+    uint64_t relayed_bytes;
     uint32_t endpoint_version;       /* of to */
     struct mesh_endpoint to;
 };
 
+/* Counters seen, of one counter space: RFC 6479. */
+struct session_window {
+    uint64_t next;                   /* the highest counter seen, plus one */
+    uint64_t seen[SESSION_WINDOW_WORDS];
+};
+
 struct session_rx {
-    CACHE_ALIGNED uint64_t next;     /* the highest counter seen, plus one */
-    uint64_t records;
+    CACHE_ALIGNED uint64_t records;
     uint64_t bytes;
     uint64_t failed;
     uint64_t last_ns;
     uint64_t last_packet_ns;
     uint32_t from_version;           /* of the endpoint when from was compared with it */
     struct mesh_endpoint from;       /* source of the newest record */
-    uint64_t seen[SESSION_WINDOW_WORDS];
+    struct session_window window;
 };
 
-/* Both keys as the cipher wants them: in locked memory. */
+/* Both keys as the cipher wants them, and those of relay headers: in locked memory. */
 struct session_keys {
     struct gcm_key_data send;
     struct gcm_key_data receive;
+    uint8_t relay_send[MESH_RELAY_KEY_BYTES];
+    uint8_t relay_receive[MESH_RELAY_KEY_BYTES];
 };
 
 struct session {
@@ -73,11 +82,17 @@ struct session {
     uint64_t endpoint[3];            /* struct mesh_endpoint */
     struct session_tx tx[MESH_LANES];
     struct session_rx rx[MESH_LANES];
+    /* Of relay headers, which have counters of their own.  A header keeps the lane of the record
+     * behind it, so several of our lanes may count in one: any thread. */
+    uint64_t relay_sent[MESH_LANES];
+    struct session_window relay_seen[MESH_LANES]; /* as rx */
 };
 
 struct mesh_peer {
     uint32_t id;
     uint8_t node[RECORD_NODE_BYTES];
+    uint32_t via;                    /* see mesh_peer_set_via; any */
+    struct mesh_peer *next_of_node;  /* in the mesh's table; the control thread links */
     struct session *current;         /* what to seal with; swapped by pointer; NULL: none */
     uint64_t asked_ns;               /* when a session was last asked for; races harm nobody */
 };
@@ -99,9 +114,9 @@ const struct mesh_endpoint *session_endpoint(struct session *s, uint32_t lane);
 /* ---- receiving: lane's owner */
 
 /* Whether the counter may be new.  Asked before the record is opened, to spare the work. */
-bool session_replay_ok(const struct session_rx *rx, uint64_t counter);
+bool session_replay_ok(const struct session_window *w, uint64_t counter);
 /* Marks it.  Only for authentic records; true when it is the newest of the lane. */
-bool session_replay_commit(struct session_rx *rx, uint64_t counter);
+bool session_replay_commit(struct session_window *w, uint64_t counter);
 
 /* ---- any thread */
 
@@ -112,7 +127,8 @@ void session_read_stats(const struct session *s, struct session_stats *out);
 
 static inline bool endpoint_equal(const struct mesh_endpoint *a, const struct mesh_endpoint *b)
 {
-    return memcmp(a->address, b->address, sizeof(a->address)) == 0 && a->port == b->port;
+    return memcmp(a->address, b->address, sizeof(a->address)) == 0 && a->port == b->port &&
+           a->via == b->via;
 }
 
 #endif

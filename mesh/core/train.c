@@ -19,7 +19,7 @@ static bool send_trains(struct train_queue *q, const struct port *port, struct b
 static void drop_all(struct train_queue *q, const struct port *port, const struct breath *b);
 static int send_train(struct train_queue *q, struct train *t, uint64_t now_ns);
 
-int train_init(struct train_queue *q, int fd)
+int train_init(struct train_queue *q, int fd, uint8_t *area)
 {
     struct sockaddr_storage own;
     socklen_t len = sizeof(own);
@@ -30,14 +30,8 @@ int train_init(struct train_queue *q, int fd)
         return -EAFNOSUPPORT;
     q->fd = fd;
     q->v6 = own.ss_family == AF_INET6;
-    q->area = aligned_alloc(CACHE_LINE, TRAIN_AREA_BYTES);
-    return q->area ? 0 : -ENOMEM;
-}
-
-void train_fini(struct train_queue *q)
-{
-    free(q->area);
-    q->area = NULL;
+    q->area = area;
+    return 0;
 }
 
 enum train_room train_make_room(struct train_queue *q, const struct port *port, struct breath *b,
@@ -54,37 +48,78 @@ enum train_room train_make_room(struct train_queue *q, const struct port *port, 
     return (flags & TX_MAY_WAIT) ? TRAIN_WAIT : TRAIN_FULL;
 }
 
+/* The last train, when a record of that session, length and destination can join it. */
+static bool joins(const struct train *t, const struct session *s, const struct mesh_endpoint *to,
+                  uint32_t len_bytes)
+{
+    return t && t->open && t->session == s && len_bytes <= t->record_bytes &&
+           t->records < TRAIN_RECORDS && t->len_bytes + len_bytes <= TRAIN_BYTES &&
+           endpoint_equal(&t->to, to);
+}
+
+static struct train *last_train(struct train_queue *q)
+{
+    return q->count ? &q->trains[(q->first + q->count - 1) % TRAIN_QUEUE] : NULL;
+}
+
+static struct train *new_train(struct train_queue *q, const struct session *s,
+                               const struct mesh_endpoint *to, uint32_t offset, uint32_t len_bytes)
+{
+    struct train *t = &q->trains[(q->first + q->count++) % TRAIN_QUEUE];
+    *t = (struct train){.to = *to,
+                        .session = s,
+                        .offset = offset,
+                        .record_bytes = (uint16_t)len_bytes,
+                        .open = true};
+    return t;
+}
+
+static void lengthen(struct train *t, uint32_t len_bytes)
+{
+    if (len_bytes < t->record_bytes)
+        t->open = false; /* only the last may be shorter */
+    t->len_bytes += len_bytes;
+    t->records++;
+}
+
 uint8_t *train_record(struct train_queue *q, const struct port *port, struct breath *b,
                       const struct session *s, const struct mesh_endpoint *to, uint32_t len_bytes)
 {
-    struct train *t = q->count ? &q->trains[(q->first + q->count - 1) % TRAIN_QUEUE] : NULL;
-    bool joins = t && t->open && t->session == s && len_bytes <= t->record_bytes &&
-                 t->records < TRAIN_RECORDS && t->len_bytes + len_bytes <= TRAIN_BYTES &&
-                 endpoint_equal(&t->to, to);
-    if (!joins) {
+    struct train *t = last_train(q);
+    if (!joins(t, s, to, len_bytes)) {
         /* Sent while its bytes are warm; the area is used anew when the kernel took everything. */
         if (t && q->blocked_since_ns == 0)
             send_trains(q, port, b);
         ASSERT(q->count < TRAIN_QUEUE && q->used_bytes + len_bytes <= TRAIN_AREA_BYTES);
-        t = &q->trains[(q->first + q->count++) % TRAIN_QUEUE];
-        *t = (struct train){.to = *to,
-                            .session = s,
-                            .offset = q->used_bytes,
-                            .record_bytes = (uint16_t)len_bytes,
-                            .open = true};
+        t = new_train(q, s, to, q->used_bytes, len_bytes);
     }
-    if (len_bytes < t->record_bytes)
-        t->open = false; /* only the last may be shorter */
     uint8_t *record = q->area + q->used_bytes;
     q->used_bytes += len_bytes;
-    t->len_bytes += len_bytes;
-    t->records++;
+    lengthen(t, len_bytes);
     return record;
+}
+
+bool train_pass_on(struct train_queue *q, const struct port *port, struct breath *b,
+                   const struct session *s, const struct mesh_endpoint *to, uint32_t offset,
+                   uint32_t len_bytes)
+{
+    struct train *t = last_train(q);
+    if (!joins(t, s, to, len_bytes) || t->offset + t->len_bytes != offset) {
+        if (t && q->blocked_since_ns == 0)
+            send_trains(q, port, b);
+        if (q->count == TRAIN_QUEUE)
+            return false;
+        t = new_train(q, s, to, offset, len_bytes);
+    }
+    lengthen(t, len_bytes);
+    t->packets++;
+    t->packet_bytes += len_bytes;
+    return true;
 }
 
 void train_end_packet(struct train_queue *q, uint32_t frame_bytes, bool gso)
 {
-    struct train *t = &q->trains[(q->first + q->count - 1) % TRAIN_QUEUE];
+    struct train *t = last_train(q);
     t->packets++;
     t->gso_packets += gso;
     t->packet_bytes += frame_bytes;

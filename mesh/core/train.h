@@ -50,14 +50,14 @@ struct train_queue {
     uint32_t used_bytes;      /* of the area */
     uint64_t blocked_since_ns;
     uint64_t no_gso_until_ns; /* the route's device cannot do it */
-    uint8_t *area;
+    uint8_t *area;            /* the owner's */
     struct train trains[TRAIN_QUEUE];
 };
 
 enum train_room { TRAIN_ROOM, TRAIN_WAIT, TRAIN_FULL };
 
-int train_init(struct train_queue *q, int fd);
-void train_fini(struct train_queue *q);
+/* area: what trains are in, TRAIN_AREA_BYTES where train_record() is to be used. */
+int train_init(struct train_queue *q, int fd, uint8_t *area);
 
 /* Whether a frame of that many records and bytes can be sealed now; sends what is waiting first.
  * WAIT: only with TX_MAY_WAIT.  FULL: the caller drops its packet as DROP_SEND. */
@@ -66,6 +66,11 @@ enum train_room train_make_room(struct train_queue *q, const struct port *port, 
 /* Memory for one record, part of a train to that address; there is room. */
 uint8_t *train_record(struct train_queue *q, const struct port *port, struct breath *b,
                       const struct session *s, const struct mesh_endpoint *to, uint32_t len_bytes);
+/* One datagram that lies in the area already, at offset: to be sent from there.  Of a queue that
+ * has nothing else.  False: the kernel is full, and so is the queue. */
+bool train_pass_on(struct train_queue *q, const struct port *port, struct breath *b,
+                   const struct session *s, const struct mesh_endpoint *to, uint32_t offset,
+                   uint32_t len_bytes);
 /* The last record ended a packet; frame_bytes: of its Ethernet frame, as counters count it. */
 void train_end_packet(struct train_queue *q, uint32_t frame_bytes, bool gso);
 /* Sends all that the kernel takes. */

@@ -172,7 +172,7 @@ static void test_replay(void)
 /* The window against a plain list of all counters seen. */
 static void test_window_model(void)
 {
-    static struct session_rx rx;
+    static struct session_window rx;
     static uint8_t seen[200000];
     uint64_t top = 0;
     memset(&rx, 0, sizeof(rx));

@@ -16,7 +16,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from mesh.address import Address
-from mesh.core import MeshCore, Punt
+from mesh.core import RELAY_KEY_BYTES, MeshCore, Punt
 from tests.fakes.switchbox import ROUTER_MAC, BoxPort, mac_bytes, mapped
 
 PEER = 3
@@ -90,14 +90,23 @@ class Side:
     def install(self, other: "Side", index: int = 0x1000, *, initiator: bool) -> None:
         send, receive = KEYS if initiator else KEYS[::-1]
         self.core.install_session(
-            PEER, index, index, send, receive, initiator=initiator, endpoint=other.at, cipher=1
+            PEER,
+            index,
+            index,
+            send,
+            receive,
+            relay_send_key=send[:RELAY_KEY_BYTES],
+            relay_receive_key=receive[:RELAY_KEY_BYTES],
+            initiator=initiator,
+            endpoint=other.at,
+            cipher=1,
         )
 
     def punts(self) -> list[Punt]:
         out, found = ffi.new("struct punt *"), []
         while lib.worker_punt_next(self.worker, out):
             data = bytes(ffi.buffer(out.data, out.len_bytes))
-            fields = (out.kind, out.id, out.socket, bytes(out.address), out.port, data)
+            fields = (out.kind, out.id, out.socket, bytes(out.address), out.port, data, out.via)
             found.append(Punt(*fields))
         return found
 

@@ -8,65 +8,32 @@ others).  Safety is checked at every step, by check_*() and by Plane's assertion
 import hashlib
 import heapq
 from collections import deque
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from random import Random
 
 from mesh.address import Address
 from mesh.config import PeerConfig
-from mesh.events import InstallKeypair, PeerAdded, PeerRemoved, RemoveKeypair, SendKeepalive
+from mesh.events import (
+    Event,
+    InstallKeypair,
+    PathChanged,
+    PeerAdded,
+    PeerPlaced,
+    PeerRemoved,
+    RemoveKeypair,
+    SendKeepalive,
+    SendThrough,
+)
 from mesh.identity import Identity
 from mesh.node import Node
-from tests.sim.plane import Plane, PlaneSession, Record
+from mesh.relay import Path, Through
+from tests.sim.options import MS, Options, S
+from tests.sim.plane import RELAY_HOPS, Plane, PlaneSession, Record, Relayed
 
-S = 1_000_000_000
-MS = 1_000_000
 REPORT_NS = 2 * S
 
-
-@dataclass(frozen=True)
-class Options:
-    """Drawn per seed.  Probabilities are per datagram, intervals per node and in ns (0: never)."""
-
-    nodes: int
-    loss: float
-    duplicate: float
-    corrupt: float
-    replay: float
-    delay_max: int
-    partition_every: int
-    restart_every: int
-    jump_every: int
-    roam_every: int
-    one_sided: bool  # only the first of each pair knows the other's address
-    preshared: bool
-    packet_every: int
-    one_way: bool  # only the first host has packets to send
-
-    @staticmethod
-    def draw(rng: Random) -> "Options":
-        def sometimes(*values: float) -> float:
-            return rng.choice(values) if rng.random() < 0.5 else 0
-
-        return Options(
-            nodes=rng.choice([2, 2, 2, 3, 4]),
-            loss=sometimes(0.02, 0.1, 0.3),
-            duplicate=sometimes(0.05, 0.5),
-            corrupt=sometimes(0.05),
-            replay=sometimes(0.05, 0.3),
-            delay_max=rng.choice([1 * MS, 50 * MS, 400 * MS, 3 * S]),
-            partition_every=int(sometimes(40 * S, 150 * S)),
-            restart_every=int(sometimes(30 * S, 100 * S)),
-            jump_every=int(sometimes(60 * S, 200 * S)),
-            roam_every=int(sometimes(30 * S, 100 * S)),
-            one_sided=rng.random() < 0.25,
-            preshared=rng.random() < 0.5,
-            packet_every=rng.choice([2 * S, 7 * S, 25 * S]),
-            one_way=rng.random() < 0.3,
-        )
-
-    def __str__(self) -> str:
-        return " ".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
+Message = bytes | Record | Relayed
 
 
 @dataclass
@@ -96,10 +63,12 @@ class Network:
         self.heap: list[tuple[int, int, str, tuple]] = []
         self.sequence = 0
         self.digest = hashlib.blake2b(digest_size=16)
-        self.log: deque[tuple[int, int, Address, bytes | Record] | str] = deque(maxlen=40)
+        self.log: deque[tuple[int, int, Address, Message] | str] = deque(maxlen=40)
         self.cut: set[tuple[int, int]] = set()
         self.installed: dict[tuple[bytes, bytes], tuple[int, int, int]] = {}
-        self.past: deque[tuple[bytes, Address, Address]] = deque(maxlen=50)
+        self.past: deque[tuple[bytes | Relayed, Address, Address]] = deque(maxlen=50)
+        self.relayed = 0
+        self.loops = 0
         self.handshakes = 0
         identities = [Identity(self.rng.randbytes(32)) for _ in range(self.options.nodes)]
         self.homes = [Address(IPv4Address(f"10.0.0.{i + 1}"), 7400) for i in range(len(identities))]
@@ -124,14 +93,21 @@ class Network:
 
     def configs(self, number: int) -> list[PeerConfig]:
         return [
-            PeerConfig(
-                identity.public_key,
-                () if self.options.one_sided and other < number else (self.homes[other],),
-                preshared_key=self.psk,
-            )
+            PeerConfig(identity.public_key, preshared_key=self.psk, **self.way(number, other))
             for other, identity in enumerate(self.identities)
             if other != number
         ]
+
+    def way(self, number: int, other: int) -> dict:
+        """To another host: what a configuration says of it."""
+        if self.options.one_sided and other < number:
+            return {}
+        step = 1 if other > number else -1
+        between = {"full": other, "star": other if 0 in (number, other) else 0}
+        first = between.get(self.options.shape, number + step)
+        if first == other:
+            return {"endpoints": (self.homes[other],)}
+        return {"via": self.identities[first].public_key}
 
     def start(self, number: int, clock: int | None = None) -> Node:
         # After a restart the wall clock may be anywhere near, also before where it was.
@@ -251,7 +227,26 @@ class Network:
 
     # ---- datagrams
 
-    def transmit(self, host: Host, data: bytes | Record, to: Address) -> None:
+    def send(self, host: Host, data: bytes | Record, path: Path, node: bytes) -> None:
+        if isinstance(path, Address):
+            self.transmit(host, data, path)
+        else:
+            self.relay(host, path.peer, node, data, RELAY_HOPS)
+
+    def relay(
+        self, host: Host, peer: int | None, node: bytes, data: bytes | Record, hops_left: int
+    ) -> None:
+        """To the next host on the way to the peer."""
+        hop = host.plane.hop(peer)
+        if isinstance(hop, int):
+            host.node.need_session(hop, self.clock(host))
+        elif hop is not None:
+            assert isinstance(hop.endpoint, Address)
+            now = self.clock(host)
+            relayed = host.plane.seal_relay(hop, node, data, hops_left, now)
+            self.transmit(host, relayed, hop.endpoint)
+
+    def transmit(self, host: Host, data: Message, to: Address) -> None:
         options = self.options
         target = self.by_address.get(to)
         number = target.number if target else -1
@@ -260,6 +255,7 @@ class Network:
         self.log.append((self.now, host.number, to, data))
         if isinstance(data, bytes):
             self.handshakes += data[0] == 2
+        if not isinstance(data, Record):
             self.past.append((data, host.address, to))
         if target is None or (host.number, target.number) in self.cut:
             return
@@ -280,54 +276,78 @@ class Network:
             delay_max = options.delay_max if self.faults else min(options.delay_max, 50 * MS)
             self.at(self.rng.randrange(delay_max), "arrive", data, host.address, to)
 
-    def on_arrive(self, data: bytes | Record, source: Address, to: Address) -> None:
+    def on_arrive(self, data: Message, source: Address, to: Address) -> None:
         host = self.by_address.get(to)
-        if host is None:
-            return
+        if host is not None:
+            self.receive(host, data, source)
+            self.drain(host)
+
+    def receive(self, host: Host, data: Message, source: Path) -> None:
         now = self.clock(host)
         if isinstance(data, bytes):
             self.check_not_bound(host, data, source, now)
         elif (opened := host.plane.open(data, source, now)) is not None:
             session, confirmed, moved = opened
-            if not data.empty:
-                host.got[self.public(host, session.keys.peer)] = self.now
             if confirmed:
                 self.check_confirmed(host, session)
                 host.bound.add(host.answered[data.receiver])
                 host.node.session_confirmed(data.receiver, now)
             if moved:
                 host.node.endpoint_changed(data.receiver, source, now)
-        self.drain(host)
+            if isinstance(data, Relayed):
+                self.receive_relayed(host, data, session.keys.peer)
+            elif not data.empty:
+                host.got[self.public(host, session.keys.peer)] = self.now
+
+    def receive_relayed(self, host: Host, data: Relayed, neighbour: int) -> None:
+        if data.node == host.identity.node_id:
+            self.receive(host, data.message, Through(neighbour))
+        elif data.hops_left == 0:
+            self.loops += 1
+        else:
+            self.relayed += 1
+            peer = host.plane.nodes.get(data.node)
+            self.relay(host, peer, data.node, data.message, data.hops_left - 1)
 
     def send_record(self, host: Host, peer: int, *, empty: bool) -> bool:
         sealed = host.plane.seal(peer, self.clock(host), empty=empty)
         if sealed is not None:
-            self.transmit(host, *sealed)
+            record, path = sealed
+            node = self.hosts[self.public(host, peer)].identity.node_id
+            self.send(host, record, path, node)
         return sealed is not None
 
     def drain(self, host: Host) -> None:
-        events = host.node.events()
-        for event in events:
-            match event:
-                case InstallKeypair():
-                    self.check_install(host, event)
-                    host.plane.install(event)
-                case RemoveKeypair(_, local_index):
-                    host.plane.remove(local_index)
-                case SendKeepalive(peer):
-                    self.send_record(host, peer, empty=True)
-                case PeerAdded() | PeerRemoved():
-                    pass
+        while events := host.node.events():
+            for event in events:
+                self.carry_out(host, event)
+            self.check_host(host)
         for data, to in host.node.datagrams_to_send():
             self.transmit(host, data, to)
-        if events:
-            self.check_host(host)
         timer = host.node.next_timer()
         if timer is not None:
             when = max(self.now, timer - host.clock_offset)
             if host.armed is None or when < host.armed:
                 host.armed = when
                 self.at(when - self.now, "timer", host.number)
+
+    def carry_out(self, host: Host, event: Event) -> None:
+        match event:
+            case InstallKeypair():
+                self.check_install(host, event)
+                host.plane.install(event)
+            case RemoveKeypair(_, local_index):
+                host.plane.remove(local_index)
+            case SendKeepalive(peer):
+                self.send_record(host, peer, empty=True)
+            case PeerAdded(peer, node_id):
+                host.plane.nodes[node_id] = peer
+            case PeerPlaced(peer, neighbour):
+                host.plane.via[peer] = neighbour
+            case SendThrough(neighbour, node_id, data):
+                self.send(host, data, Through(neighbour), node_id)
+            case PeerRemoved() | PathChanged():
+                pass
 
     # ---- safety
 
@@ -349,7 +369,7 @@ class Network:
         else:
             assert mirror is None, "the initiator had these keys before it was answered"
 
-    def check_not_bound(self, host: Host, data: bytes, source: Address, now: int) -> None:
+    def check_not_bound(self, host: Host, data: bytes, source: Path, now: int) -> None:
         """An initiation whose keys were used is never answered again."""
         before = set(host.node.session_indexes())
         host.node.receive_datagram(data, source, now)
@@ -402,6 +422,6 @@ class Network:
                 lines.append(f"    {entry}")
                 continue
             now, number, to, data = entry
-            kind = "record" if isinstance(data, Record) else f"type {data[0]}"
+            kind = f"type {data[0]}" if isinstance(data, bytes) else type(data).__name__
             lines.append(f"    n{number}->>{to}: {kind} at {now / S:.3f} s")
         return "\n".join(lines)

@@ -4,10 +4,13 @@ MESH_SIM_SEED=N runs that seed alone; MESH_SIM_SEEDS=N runs so many instead of 3
 """
 
 import os
+from dataclasses import replace
+from random import Random
 
 import pytest
 
-from tests.sim.network import MS, Network, Options, S
+from tests.sim.network import Network
+from tests.sim.options import MS, Options, S
 
 FAULTS_NS = 300 * S
 # A lost path is noticed after 15 s, an initiation repeated after 5.4 s; a peer with a clock set
@@ -38,6 +41,7 @@ CALM = Options(
     preshared=True,
     packet_every=3 * S,
     one_way=False,
+    shape="full",
 )
 
 
@@ -67,6 +71,17 @@ def simulate(seed: int, options: Options | None = None) -> Network:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_safe_at_every_step_and_alive_after_faults(seed: int) -> None:
     simulate(seed)
+
+
+@pytest.mark.parametrize("shape", ["star", "row"])
+@pytest.mark.parametrize("seed", SEEDS[: max(1, len(SEEDS) // 10)])
+def test_by_way_of_others(seed: int, shape: str) -> None:
+    """Two who only meet through the third, or a row of four: both nodes in between pass on."""
+    nodes = 3 if shape == "star" else 4
+    drawn = replace(Options.draw(Random(seed)), nodes=nodes, shape=shape, one_way=False)
+    network = simulate(seed, drawn)
+    assert network.relayed > 20
+    assert network.loops == 0
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -67,9 +67,11 @@ STATUS = {
                 "public_key": "P" * 44,
                 "state": "connected",
                 "endpoint": None,
+                "via": None,
                 "last_handshake_s": 65.2,
                 "rx_bytes": 1,
                 "tx_bytes": 2,
+                "relayed_bytes": 3,
                 "addresses": ["10.5.0.2/32"],
             }
         ],

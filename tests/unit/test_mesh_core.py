@@ -8,6 +8,7 @@ import errno
 import json
 import struct
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ from tests.fakes.switchbox import NEEDS_CSUM, ROUTER_MAC, vnet_header
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "mesh_records.json").read_text())
 GSO_TCP4 = 1
+RELAY_KEYS = {"relay_send_key": bytes(16), "relay_receive_key": bytes(16)}
 
 
 @pytest.fixture
@@ -161,11 +163,14 @@ def test_removing_waits_for_the_workers_twice(sides):
 def test_keys_that_were_handed_over_are_wiped(sides):
     keys = [bytearray(KEYS[0]), bytearray(KEYS[1])]
     at = sides[1].at
-    sides[0].core.install_session(PEER, 1, 1, *keys, initiator=True, endpoint=at, cipher=1)
+    install = partial(sides[0].core.install_session, initiator=True, endpoint=at, cipher=1)
+    relay_keys = {"relay_send_key": bytearray(b"r" * 16), "relay_receive_key": bytearray(b"s" * 16)}
+    install(PEER, 1, 1, *keys, **relay_keys)
     assert keys == [bytearray(KEY_BYTES)] * 2
+    assert list(relay_keys.values()) == [bytearray(16)] * 2
     keys = [bytearray(KEYS[0]), bytearray(b"short")]
     with pytest.raises(MeshCoreError):
-        sides[0].core.install_session(PEER, 2, 2, *keys, initiator=True, endpoint=at, cipher=1)
+        install(PEER, 2, 2, *keys, **relay_keys)
     assert keys == [bytearray(KEY_BYTES), bytearray(5)]
 
 
@@ -201,7 +206,7 @@ def test_misuse_is_refused(sides, call, reason):
 def test_another_cipher_is_refused(sides):
     with pytest.raises(MeshCoreError, match="cannot install keys for peer 3"):
         sides[0].core.install_session(
-            PEER, 1, 1, *KEYS, initiator=True, endpoint=sides[1].at, cipher=2
+            PEER, 1, 1, *KEYS, **RELAY_KEYS, initiator=True, endpoint=sides[1].at, cipher=2
         )
 
 
@@ -215,7 +220,7 @@ def golden_side(number: int, endpoint: Address) -> Side:
     side.core.create_peer(PEER, node_id)
     index = GOLDEN["index"]
     side.core.install_session(
-        PEER, index, index, key, key, initiator=True, endpoint=endpoint, cipher=1
+        PEER, index, index, key, key, **RELAY_KEYS, initiator=True, endpoint=endpoint, cipher=1
     )
     return side
 

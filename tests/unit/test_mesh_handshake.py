@@ -69,6 +69,8 @@ def test_both_ends_have_the_same_keys(cipher: Cipher) -> None:
     _, _, a, b = shake(cipher=cipher)
     assert (a.send_key, a.receive_key) == (b.receive_key, b.send_key)
     assert a.send_key != a.receive_key
+    assert (a.relay_send_key, a.relay_receive_key) == (b.relay_receive_key, b.relay_send_key)
+    assert len({a.relay_send_key, a.relay_receive_key, a.send_key[:16], a.receive_key[:16]}) == 4
     assert (a.local_index, a.remote_index, b.local_index, b.remote_index) == (7, 9, 9, 7)
     assert a.cipher is b.cipher is cipher
 
@@ -129,6 +131,8 @@ def test_golden_vector() -> None:
     assert golden["response_up_to_mac1"] == response.hex()
     assert golden["key_initiator_to_responder"] == a.send_key.hex()
     assert golden["key_responder_to_initiator"] == a.receive_key.hex()
+    assert golden["relay_key_initiator_to_responder"] == a.relay_send_key.hex()
+    assert golden["relay_key_responder_to_initiator"] == a.relay_receive_key.hex()
     document = (ROOT / "docs" / "mesh-protocol.md").read_text(encoding="utf-8")
     for key, value in golden.items():
         assert key == "source" or value in document.replace("\n    ", ""), f"{key} is not in docs"

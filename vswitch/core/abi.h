@@ -44,6 +44,7 @@ enum drop {
     DROP_RATE_LIMIT,           /* more handshakes than we answer */
     DROP_PUNT_FULL,            /* Python is behind */
     DROP_SEND,                 /* the kernel refused the datagram or frame */
+    DROP_HOP_LIMIT,            /* passed on by as many nodes as may: a routing loop */
     DROP_DISABLED_QUEUE,       /* ring started but disabled: drained (vhost-user spec) */
     DROP_REASONS
 };
@@ -60,7 +61,7 @@ struct counters {
     uint64_t notifications_sent;   /* calls (interrupts) to the guest */
     uint64_t notifications_spared; /* calls that the guest did not ask for */
     uint64_t wakeups;              /* kicks that woke a sleeping queue */
-    uint64_t drops[24];            /* by enum drop; on the port that came first to the fault */
+    uint64_t drops[32];            /* by enum drop; on the port that came first to the fault */
 };
 
 struct worker_counters {
@@ -133,6 +134,7 @@ struct punt {
     uint16_t len_bytes;
     uint16_t port;                 /* source UDP port, host order */
     uint8_t address[16];           /* source; IPv4 as ::ffff:a.b.c.d */
+    uint32_t via;                  /* 0; or the peer that passed it on, its number plus one */
     uint8_t data[2048];
 };
 

@@ -91,7 +91,7 @@ static struct lpm_route *find(const struct lpm *t, uint64_t high, uint64_t low, 
 
 int lpm_add(struct lpm *t, const uint8_t *address, uint32_t prefix, uint32_t value)
 {
-    if (prefix > 128)
+    if (prefix > 128 || value >= ROUTE_PEER + 65536u)
         return -EINVAL;
     uint64_t high = get_be64(address) & mask_high(prefix);
     uint64_t low = get_be64(address + 8) & mask_low(prefix);

@@ -17,7 +17,7 @@
 #include "vswitch/core/packet.h"
 
 _Static_assert((int)HEAD_CAPACITY == (int)HEAD_BYTES, "packet.h repeats abi.h, which has no guard");
-_Static_assert((int)DROP_REASONS <= 24, "struct counters has room for 24 reasons");
+_Static_assert((int)DROP_REASONS <= 32, "struct counters has room for 32 reasons");
 
 /* What a worker lends to the port functions it calls. */
 struct punt_ring;
@@ -26,6 +26,7 @@ struct breath {
     uint64_t now_ns;             /* read once per breath */
     uint32_t worker;             /* index: own counters, own lane */
     uint32_t tx_queue;           /* preferred queue of a destination; see struct rxq */
+    uint32_t passed_on;          /* packets that the burst at hand moved itself, all the way */
     struct packet *packets;      /* BURST of them, for rx bursts that keep none of their own */
     struct segment *segs;        /* SEGMENT_POOL of them, ditto; all free at each rx burst */
     struct punt_ring *punts;
@@ -84,6 +85,9 @@ struct port {
     uint32_t (*tx)(struct port *p, struct breath *b, struct packet *const *pkts, uint32_t n,
                    uint32_t flags);
     struct counters *counters;   /* MAX_WORKERS of them, each on cache lines of its own */
+    /* The mesh's: by peer, the largest IP packet that it can be sent; the control thread writes
+     * while workers read.  NULL: none is smaller than its bridge's. */
+    const uint32_t *peer_mtus;
     uint16_t id;                 /* unique in the switch, < MAX_PORTS */
 };
 

@@ -98,12 +98,17 @@ int route_from_bridge(struct forward *f, const struct bridge *b, struct packet *
         return deliver(f, (uint32_t)route, p, from, to);
     if (!f->snapshot->mesh)
         return drop(f, DROP_NO_ROUTE);
-    if (path_bytes(p) > b->mtu_bytes) {
-        icmp_too_big(f, b, p, b->mtu_bytes);
+    const struct port *mesh = f->snapshot->mesh;
+    uint32_t peer = (uint32_t)(route - ROUTE_PEER);
+    uint32_t mtu_bytes = b->mtu_bytes;
+    if (likely(mesh->peer_mtus))
+        mtu_bytes = min_u32(mtu_bytes, load_relaxed(&mesh->peer_mtus[peer]));
+    if (path_bytes(p) > mtu_bytes) {
+        icmp_too_big(f, b, p, mtu_bytes);
         return drop(f, DROP_TOO_BIG);
     }
-    p->peer = (uint32_t)(route - ROUTE_PEER);
-    return f->snapshot->mesh->id;
+    p->peer = peer;
+    return mesh->id;
 }
 
 int route_from_mesh(struct forward *f, struct packet *p)

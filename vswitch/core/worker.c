@@ -211,9 +211,13 @@ static ALWAYS_INLINE uint32_t visit_queues(struct worker *w, bool timed)
         struct rxq *q = w->active[i];
         uint64_t before = timed ? cycles_now() : 0;
         uint32_t n = q->burst(q, &w->forward.breath, burst, BURST);
-        if (n > 0) {
+        uint32_t passed_on = w->forward.breath.passed_on;
+        w->forward.breath.passed_on = 0;
+        if (n > 0 || unlikely(passed_on > 0)) {
             q->quiet_since_ns = 0;
-            uint32_t moved = forward_burst(&w->forward, q, burst, n);
+            uint32_t moved = passed_on;
+            if (likely(n > 0))
+                moved += forward_burst(&w->forward, q, burst, n);
             all += moved;
             count_burst(q, moved);
             if (timed)

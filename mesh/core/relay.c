@@ -1,0 +1,166 @@
+/* relay.c - hop tags: made, checked, and made anew for the next node.
+ *
+ * Untrusted, Threads, Source: see relay.h.
+ */
+#include "mesh/core/relay.h"
+
+#include <sodium.h>
+
+#include "mesh/core/open.h"
+#include "mesh/core/seal.h"
+
+enum { RELAY_COVERED_BYTES = RELAY_TAG_AT + HANDSHAKE_INITIATION_BYTES };
+
+struct relay_header {
+    uint8_t type;
+    uint8_t hops_left;
+    uint16_t lane;
+    uint32_t index;
+    uint64_t counter;
+    uint8_t node[RECORD_NODE_BYTES];
+    uint8_t tag[RELAY_TAG_BYTES];
+};
+
+_Static_assert(sizeof(struct relay_header) == MESH_RELAY_BYTES, "it is copied as it is");
+_Static_assert((int)crypto_shorthash_BYTES == (int)RELAY_TAG_BYTES, "the tag is all of it");
+_Static_assert((int)crypto_shorthash_KEYBYTES == (int)MESH_RELAY_KEY_BYTES, "abi.h repeats it");
+
+/* The tag of a header and the message behind it, whose lengths were checked. */
+static void relay_tag(const uint8_t *key, const uint8_t *bytes, uint32_t len_bytes, uint8_t *tag)
+{
+    uint8_t covered[RELAY_COVERED_BYTES];
+    const uint8_t *message = bytes + MESH_RELAY_BYTES;
+    uint32_t message_bytes = len_bytes - MESH_RELAY_BYTES, n = RELAY_TAG_AT;
+    memcpy(covered, bytes, RELAY_TAG_AT);
+    if (likely(message[0] == RECORD_DATA)) {
+        memcpy(covered + n, message, RECORD_HEADER_BYTES);
+        n += RECORD_HEADER_BYTES;
+        memcpy(covered + n, message + message_bytes - RECORD_TAG_BYTES, RECORD_TAG_BYTES);
+        n += RECORD_TAG_BYTES;
+    } else {
+        ASSERT(message_bytes <= HANDSHAKE_INITIATION_BYTES);
+        memcpy(covered + n, message, message_bytes);
+        n += message_bytes;
+    }
+    crypto_shorthash(tag, covered, n, key);
+}
+
+static bool message_ok(const uint8_t *message, uint32_t len_bytes)
+{
+    if (likely(message[0] == RECORD_DATA))
+        return len_bytes >= RECORD_EMPTY_BYTES;
+    return len_bytes == handshake_bytes(message[0]) && len_bytes != 0;
+}
+
+struct relay_hop relay_find(const struct mesh *m, struct mesh_peer *peer, uint32_t lane)
+{
+    struct relay_hop hop = {NULL, NULL, NULL};
+    /* As many steps as a message may take: a ring of peers, each behind the next, leads nowhere. */
+    for (uint32_t step = 0; peer && step < RELAY_HOPS; step++) {
+        struct session *s = load_acquire(&peer->current); /* pairs with session_promote */
+        uint32_t via = load_relaxed(&peer->via);
+        if (likely(s)) {
+            hop.to = session_endpoint(s, lane);
+            via = hop.to->via;
+            if (via == 0) {
+                hop.session = s;
+                return hop;
+            }
+        } else if (via == 0) {
+            hop.missing = peer;
+            return hop;
+        }
+        /* pairs with mesh_peer_add */
+        peer = via <= MESH_PEERS ? load_acquire(&m->peers[via - 1]) : NULL;
+    }
+    return hop;
+}
+
+static void write_header(struct session *hop, struct relay_header *header, uint8_t *bytes,
+                         uint32_t len_bytes)
+{
+    header->index = hop->remote_index;
+    header->counter = add_relaxed(&hop->relay_sent[header->lane], 1);
+    memcpy(bytes, header, RELAY_TAG_AT);
+    relay_tag(hop->keys->relay_send, bytes, len_bytes, bytes + RELAY_TAG_AT);
+}
+
+void relay_seal(struct session *hop, uint8_t hops_left, const uint8_t *node, uint8_t *bytes,
+                uint32_t len_bytes)
+{
+    struct relay_header header = {.type = RECORD_RELAY, .hops_left = hops_left};
+    uint8_t *message = bytes;
+    if (message[0] == RECORD_DATA)
+        memcpy(&header.lane, message + RECORD_LANE_AT, sizeof(header.lane));
+    memcpy(header.node, node, sizeof(header.node));
+    write_header(hop, &header, bytes - MESH_RELAY_BYTES, len_bytes + MESH_RELAY_BYTES);
+}
+
+static bool refuse(const struct lane *lane, const struct breath *b, enum drop reason)
+{
+    port_drop(&lane->mesh->port, b, reason, 1);
+    return false;
+}
+
+/* To the next node, by the lane's socket, from where it lies. */
+static void pass_on(struct lane *lane, struct breath *b, struct relay_header *header,
+                    uint8_t *bytes, uint32_t len_bytes)
+{
+    struct mesh *m = lane->mesh;
+    if (header->hops_left == 0) {
+        refuse(lane, b, DROP_HOP_LIMIT);
+        return;
+    }
+    struct mesh_peer *peer = mesh_find_node(m, header->node);
+    struct relay_hop hop = relay_find(m, peer, lane->number);
+    if (unlikely(!hop.session)) {
+        if (hop.missing)
+            seal_ask_for_session(m, b, hop.missing);
+        else
+            refuse(lane, b, DROP_NO_ROUTE);
+        return;
+    }
+    header->hops_left--;
+    write_header(hop.session, header, bytes, len_bytes);
+    if (!train_pass_on(&lane->relays, &m->port, b, hop.session, hop.to,
+                       (uint32_t)(bytes - lane->area), len_bytes)) {
+        refuse(lane, b, DROP_SEND);
+        return;
+    }
+    struct session_tx *tx = &hop.session->tx[lane->number];
+    counter_add(&tx->relayed_records, 1);
+    counter_add(&tx->relayed_bytes, len_bytes);
+    store_relaxed(&tx->last_ns, b->now_ns);
+    b->passed_on++;
+}
+
+bool relay_receive(struct lane *lane, struct breath *b, uint8_t *bytes, uint32_t len_bytes,
+                   const struct mesh_endpoint *from, struct mesh_endpoint *through)
+{
+    const struct mesh *m = lane->mesh;
+    struct relay_header header;
+    uint8_t tag[RELAY_TAG_BYTES];
+    if (unlikely(len_bytes <= MESH_RELAY_BYTES ||
+                 !message_ok(bytes + MESH_RELAY_BYTES, len_bytes - MESH_RELAY_BYTES)))
+        return refuse(lane, b, DROP_BAD_RECORD);
+    memcpy(&header, bytes, sizeof(header));
+    if (unlikely(!lane_is_ours(lane, header.lane)))
+        return refuse(lane, b, DROP_BAD_RECORD);
+    struct session *s = mesh_find_session(m, header.index);
+    if (unlikely(!s))
+        return refuse(lane, b, DROP_UNKNOWN_INDEX);
+    struct session_window *seen = &s->relay_seen[header.lane];
+    if (unlikely(!session_replay_ok(seen, header.counter)))
+        return refuse(lane, b, DROP_REPLAY);
+    relay_tag(s->keys->relay_receive, bytes, len_bytes, tag);
+    if (unlikely(sodium_memcmp(tag, header.tag, sizeof(tag)) != 0))
+        return refuse(lane, b, DROP_AUTH);
+    open_note(s, &s->rx[header.lane], b, session_replay_commit(seen, header.counter), from);
+    store_relaxed(&s->rx[header.lane].last_packet_ns, b->now_ns);
+    if (memcmp(header.node, m->node_id, sizeof(header.node)) == 0) {
+        *through = (struct mesh_endpoint){.via = s->peer_id + 1};
+        return true;
+    }
+    pass_on(lane, b, &header, bytes, len_bytes);
+    return false;
+}

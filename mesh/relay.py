@@ -1,0 +1,80 @@
+"""Ways by another node: what stands in place of an address, and what a configuration may ask for.
+
+A peer is behind another one, its neighbour, when what is meant for it goes to that one, who passes
+it on.  A neighbour may itself be behind another; the first in such a row has an address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mesh.address import Address
+
+MAX_IN_ROW = 7  # neighbours behind each other, as the data plane follows them (core/relay.h)
+
+
+@dataclass(frozen=True, slots=True)
+class Through:
+    """In place of an address: by way of the peer with that number."""
+
+    peer: int
+
+    def __str__(self) -> str:
+        return f"peer {self.peer}"
+
+
+Path = Address | Through
+
+
+@dataclass(frozen=True, slots=True)
+class WrongVia:
+    """public_key: of the peer that is not where its configuration says."""
+
+    public_key: bytes
+    what: str
+    remedy: str
+
+
+def wrong_via(own: bytes, vias: Mapping[bytes, bytes | None]) -> WrongVia | None:
+    """The first mistake.  own: this node's public key.  vias: every peer's neighbour, by public
+    keys; None for one that has addresses, or begins itself."""
+    for key, via in vias.items():
+        if via is None:
+            continue
+        if via == own:
+            return WrongVia(
+                key, "this node itself", "name the node in between, or write endpoints instead"
+            )
+        if via == key:
+            return WrongVia(
+                key, "the peer itself", "name the node in between, or write endpoints instead"
+            )
+        if via not in vias:
+            return WrongVia(
+                key,
+                "no peer has this public key",
+                "add the node in between to mesh.peers, or correct the key",
+            )
+    return next((wrong for key in vias if (wrong := _wrong_row(key, vias))), None)
+
+
+def _wrong_row(key: bytes, vias: Mapping[bytes, bytes | None]) -> WrongVia | None:
+    """All neighbours are peers."""
+    row = [key]
+    while (via := vias[row[-1]]) is not None:
+        if via == key:
+            return WrongVia(
+                key,
+                f"the peer is behind itself, by way of {len(row) - 1} other(s)",
+                "give one of them endpoints instead of via",
+            )
+        if len(row) > MAX_IN_ROW:
+            # Also of a ring further on, which is reported at its own peers when they come first.
+            return WrongVia(
+                key,
+                f"more than {MAX_IN_ROW} nodes in between",
+                "name a node in between that is nearer",
+            )
+        row.append(via)
+    return None
