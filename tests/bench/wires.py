@@ -117,10 +117,10 @@ class Wires:
                 sent += result.sent
                 received += result.received
                 wrong += result.wrong
+                if result.received == 0:
+                    break
                 if result.received == result.sent:
                     cycles.append(result.cycles / result.sent)
-                elif result.received == 0:
-                    break
         if len(cycles) < (1 - LOST_PHASES_MAX) * phases and phases >= PHASES:
             raise BenchError(
                 f"{phases - len(cycles)} of {phases} phases of {frames} lost frames: "
