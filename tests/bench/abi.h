@@ -75,7 +75,7 @@ struct wide {
     uint32_t txs_count;
     uint32_t rxs_count;
     uint32_t pause_ns;         /* the caller sleeps so long between looks; 0: it spins */
-    uint32_t padding;
+    uint32_t paired;           /* the i-th of rxs gets what the i-th of txs sends, in order */
 };
 
 /* count frames into each of txs.  out->received: over all of rxs. */

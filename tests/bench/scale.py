@@ -4,17 +4,18 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from statistics import median
-from typing import Any
 
 from tests.bench.errors import BenchError
-from tests.bench.generator import Nic, Shape, listen
+from tests.bench.generator import Shape, listen
 from tests.bench.latency import PATIENCE_S, pings
 from tests.bench.library import ffi, lib, tsc_hz
 from tests.bench.loop import pause
 from tests.bench.plan import Bench, Place, Turn
 from tests.bench.priority import pinned
+from tests.bench.rebalance import rebalance
 from tests.bench.results import Results
 from tests.bench.systems import Needs, System, VswAdaptive
+from tests.bench.wide import DEEP_PAUSE_NS, FRAMES, Wide
 from tests.bench.wires import Frames, Wires, address, boot
 
 # "base": the first case of its group, so that a ratio says how much cost grew.
@@ -28,10 +29,8 @@ ROUTES = {"routes100": 100, "routes10k": 10_000, "routes1m": 1_000_000}
 LOOKUPS = 2_000_000
 QUEUES = (1, 2, 4, 8)
 SILENT = Shape(rx_num=16, tx_num=16, huge=False)
-FRAMES = Frames(64)
 # Rings so large that a phase lasts long beside what waking a worker takes.
 DEEP = Shape(rx_num=32768, tx_num=16384, rx_bytes=256, tx_bytes=256)
-DEEP_PAUSE_NS = 3_000_000
 DEEP_PHASES = 60
 WIDE_PHASES = 500
 
@@ -39,7 +38,8 @@ WIDE_PHASES = 500
 def run(bench: Bench) -> Results:
     """portsN: N attached, two of them busy; macsN: N destinations in turn; routesN: one lookup;
     queuesN: N busy pairs of one port, one worker; workers…: one worker with one pair of ports, two
-    with a pair each, two with two queues of one pair; idle64/cpu, /first: with silent guests."""
+    with a pair each, two with two queues of one pair; idle64/cpu, /first: with silent guests;
+    rebalance/…: see rebalance()."""
     results = Results(PAIRS)
     for number in range(bench.rounds):
         bench.say(f"round {number + 1} of {bench.rounds}")
@@ -57,6 +57,10 @@ def run(bench: Bench) -> Results:
             },
         ):
             group(turn, cases)
+        if bench.wanted("rebalance"):
+            bench.say("  rebalance")
+            with results.attempt("rebalance"):
+                rebalance(turn, both)
     return results
 
 
@@ -143,7 +147,7 @@ def workers(turn: Turn, cpus: tuple[int, ...], *, guests: int, pairs: int) -> fl
     shape = Shape(**{**vars(DEEP), "pairs": pairs})
     with (
         Place(guests) as place,
-        turn.system(place, Needs(cpus=cpus)) as system,
+        turn.system(place, Needs(cpus=cpus, apart=guests > 2)) as system,
         Wires(place.sockets, shape, turn.bench.load_cpu) as wires,
     ):
         couples = [(wires.nics[i], wires.nics[i + 1]) for i in range(0, guests, 2)]
@@ -157,39 +161,3 @@ def workers(turn: Turn, cpus: tuple[int, ...], *, guests: int, pairs: int) -> fl
             frames = wide.phase(DEEP.tx_num, DEEP_PAUSE_NS, turn.bench.load_cpu).received
             costs.append(system.cycles().since(before).busy / frames)
         return float(median(costs))
-
-
-class Wide:
-    """Phases over all rings of couples (sender, receiver)."""
-
-    def __init__(self, wires: Wires, couples: list[tuple[Nic, Nic]]) -> None:
-        self._traffics = []
-        txs = []
-        for sender, receiver in couples:
-            for tx in sender.txs:
-                self._traffics.append(
-                    FRAMES.traffic(address(receiver, wires), address(sender, wires))
-                )
-                txs.append(tx)
-                lib().prepare(tx, self._traffics[-1])
-        rxs = [rx for _, receiver in couples for rx in receiver.rxs]
-        self._arrays = [
-            ffi.new("struct ring *[]", txs),
-            ffi.new("struct traffic *[]", self._traffics),
-            ffi.new("struct ring *[]", rxs),
-        ]
-        self._wide = ffi.new("struct wide *")
-        self._wide.txs, self._wide.traffics, self._wide.rxs = self._arrays
-        self._wide.txs_count, self._wide.rxs_count = len(txs), len(rxs)
-        # What was flooded while the switch learned.
-        lib().run_wide_phase(self._wide, 0, ffi.new("struct phase *"))
-
-    def phase(self, count: int, pause_ns: int, cpu: int) -> Any:
-        """struct phase *: count frames through each ring."""
-        result = ffi.new("struct phase *")
-        self._wide.pause_ns = pause_ns
-        with pinned(cpu):
-            lib().run_wide_phase(self._wide, count, result)
-        if result.received != result.sent:
-            raise BenchError(f"{result.received} of {result.sent} frames arrived")
-        return result

@@ -3,13 +3,14 @@ sockets that somebody else listens on."""
 
 import os
 import re
+import socket
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.bench.errors import BenchError
 from tests.bench.library import lib
@@ -41,13 +42,15 @@ class Cycles:
 class Needs:
     """What a system must be made ready for.
 
-    mtu_bytes: 0: as it is by itself.  cpus: of workers; none: one.
+    mtu_bytes: 0: as it is by itself.  cpus: of workers; none: one.  apart: two ports after another
+    have a worker of their own.
     """
 
     macs: int = 0
     mtu_bytes: int = 0
     tso: bool = False
     cpus: tuple[int, ...] = ()
+    apart: bool = False
 
 
 class System(ABC):
@@ -115,9 +118,9 @@ class Vsw(System):
         )
 
     def port(self, number: int, path: Path) -> str:
-        """A port's section.  With several CPUs two ports after another have one of their own."""
+        """A port's section."""
         text = f'[bridges.br0.ports.p{number}]\ntype = "vhost-user"\npath = "{path}"\n'
-        if len(self.needs.cpus) > 1 and len(self.sockets) > 2:
+        if self.needs.apart:
             text += f"cpus = [{self.needs.cpus[number // 2 % len(self.needs.cpus)]}]\n"
         return text + 'mode = "client"\n'
 
@@ -133,9 +136,13 @@ class Vsw(System):
     def close(self) -> None:
         self._daemon.close()
 
+    def ask(self, command: str) -> Any:
+        """The daemon's answer."""
+        return ask(str(self._daemon.control), command)
+
     def cycles(self) -> Cycles:
         """Of all workers together."""
-        workers = ask(str(self._daemon.control), "stats")["workers"]
+        workers = self.ask("stats")["workers"]
         return Cycles(
             sum(worker["cycles_busy"] for worker in workers),
             sum(worker["cycles_idle"] for worker in workers),
@@ -167,7 +174,7 @@ class OvsDpdk(System):
             f"--unixctl={self.folder}/ovsdb.ctl",
             f"{self.folder}/conf.db",
         )
-        until((self.folder / "db.sock").exists, "ovsdb-server's socket")
+        until(lambda: answers(self.folder / "db.sock"), "ovsdb-server to answer")
         options = {
             "dpdk-init": "true",
             "dpdk-extra": '"--no-pci --in-memory"',
@@ -278,3 +285,9 @@ class DpdkIo(System):
 
     def pid(self) -> int:
         return self._pmd.pid
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody listens at a socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0

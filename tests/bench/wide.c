@@ -15,16 +15,23 @@ static bool all_back(struct ring *const *rings, uint32_t count)
     return true;
 }
 
-/* Takes what is there out of a receiver's ring and offers it again. */
-static uint32_t receive(struct ring *rx)
+/* Takes what is there out of a receiver's ring and offers it again.  t: whose frames have to come
+ * in order, beginning with number expected; NULL: anybody's. */
+static void receive(struct ring *rx, const struct traffic *t, uint32_t expected, struct phase *out)
 {
     struct used used;
     uint32_t taken = 0;
-    for (; ring_take(rx, &used); taken++)
+    for (; ring_take(rx, &used); taken++) {
+        if (t != NULL) {
+            uint32_t number = frame_sequence(t, ring_buffer(rx, used.place));
+            out->wrong += number != expected;
+            expected = number + 1;
+        }
         ring_add(rx, used.place, rx->stride_bytes, true);
+    }
     if (taken > 0)
         ring_publish(rx);
-    return taken;
+    out->received += taken;
 }
 
 static void fill(struct ring *tx, struct traffic *t, uint32_t count)
@@ -56,6 +63,10 @@ void run_wide_phase(const struct wide *w, uint32_t count, struct phase *out)
     for (uint32_t i = 0; i < w->txs_count; i++)
         while (ring_take(w->txs[i], &used))
             continue;
-    for (uint32_t i = 0; i < w->rxs_count; i++)
-        out->received += receive(w->rxs[i]);
+    for (uint32_t i = 0; i < w->rxs_count; i++) {
+        if (w->paired)
+            receive(w->rxs[i], w->traffics[i], w->traffics[i]->sequence - count, out);
+        else
+            receive(w->rxs[i], NULL, 0, out);
+    }
 }

@@ -10,6 +10,7 @@ from tests.bench import latency
 from tests.bench.errors import BenchError
 from tests.bench.histogram import Histogram, bucket
 from tests.bench.library import ffi, lib
+from tests.bench.rebalance import couples
 from tests.bench.results import Results
 from tests.bench.systems import Cycles
 from tests.bench.vm2vm import choose_cycles
@@ -136,6 +137,10 @@ def test_nothing_idle_is_shown_as_zero() -> None:
 
 def test_lookups_find_every_route() -> None:
     assert lib().route_lookups(1000, 10_000) > 0
+
+
+def test_senders_and_receivers_of_a_load_that_moves() -> None:
+    assert couples("abcd", (1, 3)) == [("b", "a"), ("d", "c")]
 
 
 class LoneRing:
