@@ -250,7 +250,7 @@ class FrontEnd:
         while chains:
             data = self._written(chains.pop(0))
             header, frame = data[: self.header_bytes], data[self.header_bytes :]
-            count = U16.unpack(header[10:12])[0] if self.header_bytes == 12 else 1
+            count = U16.unpack(header[10:12])[0] if self.features & Feature.MRG_RXBUF else 1
             for _ in range(count - 1):
                 frame += self._written(chains.pop(0))
             result.append((header, frame))
