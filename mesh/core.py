@@ -14,6 +14,7 @@ from typing import Any, Self
 from _dataplane import ffi, lib
 
 from mesh.address import Address
+from mesh.cookie import cookie_key, mac1_key
 from mesh.errors import MeshError
 from mesh.relay import Path, Through
 
@@ -126,23 +127,24 @@ class MeshCore:
     """The mesh port: lanes, peers, sessions.  All calls are the control thread's, and all but
     close(), set_lanes(), add_lane() and remove_lane() are allowed while workers run.
 
-    node_id: 8 bytes.  mac1_key: 32 bytes, of our own public key.  mtu_bytes: the longest IP packet
-    that one record carries.  sync: returns once every worker is past all that was unlinked before
-    (the switch's).  Raises MeshCoreError, also where the CPU lacks AES.
+    node_id: 8 bytes.  public_key: our own, 32 bytes.  mtu_bytes: the longest IP packet that one
+    record carries.  sync: returns once every worker is past all that was unlinked before (the
+    switch's).  Raises MeshCoreError, also where the CPU lacks AES.
     """
 
     def __init__(
         self,
         port_id: int,
         node_id: bytes,
-        mac1_key: bytes,
+        public_key: bytes,
         mtu_bytes: int,
         sync: Callable[[], None],
     ) -> None:
-        if len(node_id) != NODE_ID_BYTES or len(mac1_key) != KEY_BYTES:
+        if len(node_id) != NODE_ID_BYTES or len(public_key) != KEY_BYTES:
             raise MeshCoreError(errno.EINVAL, "start the mesh")
         made = ffi.new("struct mesh **")
-        rc = lib.mesh_new(made, port_id, node_id, mac1_key, mtu_bytes)
+        keys = mac1_key(public_key), cookie_key(public_key)
+        rc = lib.mesh_new(made, port_id, node_id, *keys, mtu_bytes)
         _check(rc, "start the mesh", _CPU_REMEDY if rc == -errno.ENOTSUP else "")
         self._c: Any = made[0]
         self._sync = sync
@@ -190,6 +192,10 @@ class MeshCore:
         lib.mesh_lane_remove(self._c, worker)
 
     # ---- peers and sessions
+
+    def expect_answer(self, local_index: int) -> None:
+        """An initiation with that index is sent now; answers to others are dropped unseen."""
+        lib.mesh_expect_answer(self._c, local_index)
 
     def create_peer(self, peer: int, node_id: bytes) -> None:
         """peer: below 65536, the caller's number for it.  node_id: 8 bytes."""

@@ -34,7 +34,6 @@ class Refusal(Enum):
     TYPE = "unknown_type"
     RESERVED = "reserved_not_zero"
     MAC1 = "wrong_mac1"
-    LOAD = "cookie_required"
     LOW_ORDER = "low_order_point"
     DECRYPTION = "not_decrypted"
     UNKNOWN_PEER = "unknown_peer"

@@ -72,13 +72,12 @@ class Node:
         self._rng = rng
         self._wall_offset_ns = wall_offset_ns
         self._ciphers = ciphers
-        self._receiver = cookie.Receiver(identity.public_key, rng)
+        self._receiver = cookie.Receiver(identity.public_key)
         self._peers = Roster()
         self._indexes: Indexes[Peer] = Indexes(rng)
         self._timers = Timers()
         self._datagrams: list[tuple[bytes, Address]] = []
         self._events: list[Event] = []
-        self._load = cookie.LoadMeter(now)
         self.refused: Counter[Refusal] = Counter()
         self.apply(peers, now)
 
@@ -195,15 +194,6 @@ class Node:
     ) -> None:
         if not self._receiver.mac1_ok(data):
             raise RemoteError(Refusal.MAC1)
-        # What a neighbour passed on is its doing, whoever began it: it has no address that could be
-        # a lie, and a limit of its own in the data plane.
-        load = self._load.loaded(now)
-        if isinstance(addr, Address) and load and not self._receiver.mac2_ok(data, addr, now):
-            nonce, sealed = self._receiver.sealed_cookie(message.mac1, addr, now)
-            reply = wire.cookie_reply(message.sender, nonce, sealed)
-            self._datagrams.append((reply, addr))
-            raise RemoteError(Refusal.LOAD)
-
         responder = handshake.open_initiation(self._identity, message)
         peer = self._peers.by_static(responder.remote_static)
         if peer is None:

@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Protocol
 
+from mesh import wire
 from mesh.address import Address
 from mesh.config import MeshConfig
-from mesh.cookie import mac1_key
 from mesh.core import (
     RELAY_BYTES,
     MeshCore,
@@ -117,7 +117,7 @@ class MeshService:
                 MeshCore(
                     self._port_id,
                     identity.node_id,
-                    mac1_key(identity.public_key),
+                    identity.public_key,
                     self._config.mtu_bytes,
                     self._switch.sync,
                 )
@@ -246,6 +246,7 @@ class MeshService:
                 self._carry_out(core, node, event)
         for data, to in node.datagrams_to_send():
             sock = self._sockets[0]
+            expect_answer(core, data)
             try:
                 sock.sendto(data, target(sock, to))
             except OSError as error:
@@ -280,6 +281,7 @@ class MeshService:
                     log.debug("%s", error)
 
     def _send_through(self, core: MeshCore, node: Node, event: SendThrough) -> None:
+        expect_answer(core, event.data)
         try:
             core.send_through(event.neighbour, event.node_id, event.data)
         except MeshCoreError as error:
@@ -366,3 +368,10 @@ class MeshService:
         """Handshake messages refused since the start, by reason."""
         _, node = self._started()
         return {refusal.value: count for refusal, count in node.refused.items()}
+
+
+def expect_answer(core: MeshCore, data: bytes) -> None:
+    """Before a message is sent."""
+    index = wire.initiation_index(data)
+    if index is not None:
+        core.expect_answer(index)

@@ -110,6 +110,12 @@ def _check(data: bytes, size: int) -> None:
         raise RemoteError(Refusal.RESERVED)
 
 
+def initiation_index(data: bytes) -> int | None:
+    """The sender's index when a message of ours is an initiation."""
+    is_initiation = data[0] == TYPE_INITIATION
+    return int.from_bytes(data[INDEX_AT : INDEX_AT + 4], "little") if is_initiation else None
+
+
 def initiation(sender: int, noise: bytes) -> bytes:
     """The message up to mac1, 120 bytes."""
     return _INITIATION.pack(TYPE_INITIATION, _ZERO3, sender, noise, b"", b"")[: -2 * MAC_BYTES]

@@ -69,10 +69,11 @@ struct session_stats {
 
 /* ---- mesh.c */
 
-/* node_id: 8 bytes. mac1_key: 32 bytes.  mtu_bytes: the longest IP packet a record carries.
+/* node_id: 8 bytes.  mac1_key, cookie_key: 32 bytes, of our own public key.  mtu_bytes: the longest
+ * IP packet a record carries.
  * -ENOTSUP: the CPU lacks AES instructions. */
 int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const uint8_t *mac1_key,
-             uint32_t mtu_bytes);
+             const uint8_t *cookie_key, uint32_t mtu_bytes);
 /* No worker may know the mesh any more.  Frees everything that is still linked. */
 void mesh_free(struct mesh *m);
 struct port *mesh_port(struct mesh *m);
@@ -88,6 +89,9 @@ void mesh_lane_remove(struct mesh *m, uint32_t worker);
 struct rxq *mesh_lane_rxq(struct mesh *m, uint32_t worker);
 /* fd: any socket of a SO_REUSEPORT group, bound in lane order: lane i's records go to socket i. */
 int mesh_steer(int fd, uint32_t lanes);
+
+/* Any time: an initiation with that index was sent; answers to others are dropped. */
+void mesh_expect_answer(struct mesh *m, uint32_t local_index);
 
 /* Any time.  node_id: 8 bytes. */
 int mesh_peer_add(struct mesh *m, uint32_t peer, const uint8_t *node_id);

@@ -37,8 +37,6 @@ int lane_new(struct lane **out, struct mesh *m, uint32_t number, int fd)
         rc = train_init(&lane->trains, fd, lane->trains_area);
     if (rc == 0)
         rc = train_init(&lane->relays, fd, lane->area);
-    if (rc == 0)
-        rc = handshake_limits_init(&lane->limits);
     if (rc != 0) {
         lane_free(lane);
         return rc;

@@ -6,17 +6,20 @@
 #include "mesh/core/mesh.h"
 
 #include <linux/filter.h>
+#include <sodium.h>
 #include <sys/socket.h>
 
 #include "mesh/core/relay.h"
 #include "mesh/core/seal.h"
 
 int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const uint8_t *mac1_key,
-             uint32_t mtu_bytes)
+             const uint8_t *cookie_key, uint32_t mtu_bytes)
 {
     const uint64_t needed = IMB_FEATURE_AESNI | IMB_FEATURE_PCLMULQDQ;
     if (mtu_bytes < MESH_MTU_MIN_BYTES || mtu_bytes > MESH_MTU_MAX_BYTES)
         return -EINVAL;
+    if (sodium_init() < 0)
+        return -EIO;
     struct mesh *m = calloc(1, sizeof(*m));
     if (!m)
         return -ENOMEM;
@@ -25,13 +28,14 @@ int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const 
     m->mtu_bytes = mtu_bytes;
     m->lanes_count = 1;
     memcpy(m->node_id, node_id, sizeof(m->node_id));
-    memcpy(m->mac1_key, mac1_key, sizeof(m->mac1_key));
     m->peers = calloc(MESH_PEERS, sizeof(struct mesh_peer *));
     m->nodes = calloc(MESH_NODE_BUCKETS, sizeof(struct mesh_peer *));
     m->sessions = calloc(MESH_SESSIONS, sizeof(struct session *));
     m->port.peer_mtus = m->peer_mtus = calloc(MESH_PEERS, sizeof(uint32_t));
+    m->gate = handshake_gate_new(mac1_key, cookie_key);
     m->cipher = alloc_mb_mgr(0);
-    if (rc != 0 || !m->peers || !m->nodes || !m->sessions || !m->peer_mtus || !m->cipher)
+    if (rc != 0 || !m->gate || !m->peers || !m->nodes || !m->sessions || !m->peer_mtus ||
+        !m->cipher)
         rc = -ENOMEM;
     if (rc == 0) {
         init_mb_mgr_auto(m->cipher, NULL);
@@ -58,6 +62,7 @@ void mesh_free(struct mesh *m)
         mesh_peer_free(m->peers[peer]);
     if (m->cipher)
         free_mb_mgr(m->cipher);
+    handshake_gate_free(m->gate);
     free(m->sessions);
     free(m->nodes);
     free(m->peers);
@@ -119,6 +124,11 @@ int mesh_steer(int fd, uint32_t lanes)
     if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)) != 0)
         return -errno;
     return 0;
+}
+
+void mesh_expect_answer(struct mesh *m, uint32_t local_index)
+{
+    handshake_expect(m->gate, local_index, clock_now_ns());
 }
 
 int mesh_peer_add(struct mesh *m, uint32_t peer, const uint8_t *node_id)

@@ -44,7 +44,6 @@ struct lane {
     uint16_t next_run;            /* id of the last run that was sent */
     struct train_queue trains;
     struct train_queue relays;    /* others' messages, in area; it is not filled while any wait */
-    struct handshake_limits limits;
     /* Receiving: slots[slot..slot_count) are not opened yet; packets[first..count) are not done yet
      * and point into slots, which are filled again only when both are used up. */
     uint32_t slot, slot_count, slot_offset;
@@ -64,7 +63,7 @@ struct mesh {
     uint32_t lanes_count;
     uint32_t generation;          /* of the last session installed */
     uint8_t node_id[RECORD_NODE_BYTES];
-    uint8_t mac1_key[32];
+    struct handshake_gate *gate;
     struct lane *lanes[MAX_WORKERS];
     struct mesh_peer **peers;     /* MESH_PEERS */
     struct mesh_peer **nodes;     /* MESH_NODE_BUCKETS lists of them, by node id */

@@ -98,7 +98,7 @@ struct vhost_queue_status {
     uint32_t in_use;               /* 0 while stopped or disabled */
     uint64_t calls_sent;           /* since the ring started, as all that follows */
     uint64_t calls_spared;         /* that the driver did not ask for */
-    uint64_t drops[24];            /* by enum drop; those that lie with this ring */
+    uint64_t drops[32];            /* by enum drop; those that lie with this ring */
 };
 
 /* ---- memory.c */

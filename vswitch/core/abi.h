@@ -42,6 +42,7 @@ enum drop {
     DROP_COUNTER_LIMIT,        /* the key has sealed all the records it may */
     DROP_BAD_MAC1,             /* handshake message not meant for us */
     DROP_RATE_LIMIT,           /* more handshakes than we answer */
+    DROP_COOKIE,               /* initiation without proof of its address, which was asked for */
     DROP_PUNT_FULL,            /* Python is behind */
     DROP_SEND,                 /* the kernel refused the datagram or frame */
     DROP_HOP_LIMIT,            /* passed on by as many nodes as may: a routing loop */
