@@ -11,5 +11,7 @@
 
 _Static_assert(VHOST_MAX_RINGS == 2 * VHOST_MAX_PAIRS + 1, "pairs and the control queue");
 _Static_assert(sizeof(struct vhost_ring) == 96, "no padding that Python would have to know");
+_Static_assert(sizeof(((struct vhost_queue_status *)0)->drops) >= DROP_REASONS * sizeof(uint64_t),
+               "room for every reason");
 
 #endif
