@@ -5,7 +5,6 @@ import os
 import pytest
 
 from tests.fakes.frontend import MERGEABLE, FrontEnd
-from tests.fakes.ram import Ram
 from tests.fakes.ring import AVAIL, INDIRECT, NEXT, USED, WRITE, PackedRing
 from tests.fakes.vhostbox import VhostBox, frame, pair
 from vhost import messages as m
@@ -13,58 +12,10 @@ from vhost.messages import Feature, Request
 
 PACKED = MERGEABLE | Feature.RING_PACKED
 IN_ORDER = PACKED | Feature.IN_ORDER
-BOTH = {"packed": PACKED, "in_order": IN_ORDER}
 
 
 def ring_of(front: FrontEnd, index: int) -> PackedRing:
     return front.packed[index]
-
-
-@pytest.mark.parametrize("num", [1, 2, 3, 7, 255, 1000, 32768])
-@pytest.mark.parametrize("kind", BOTH)
-def test_any_size(num: int, kind: str) -> None:
-    ram = [(0x1000_0000, 16 << 20)]
-    with VhostBox() as box:
-        a, b = box.front(0, Ram(ram), num), box.front(1, Ram(ram), num)
-        for front in (a, b):
-            front.boot(BOTH[kind])
-        for seed in range(min(2 * num, 30)):
-            b.post(1, 300)
-            a.transmit(frame(64, seed))
-            box.settle()
-            assert b.frames() == [frame(64, seed)]
-            assert len(ring_of(a, 1).reap()) == 1
-
-
-@pytest.mark.parametrize("num", [0, 32769, 65535, 1 << 31])
-def test_sizes_that_no_ring_has(num: int) -> None:
-    with VhostBox(1) as box:
-        front = box.front(0)
-        front.negotiate(PACKED)
-        assert front.tell(Request.SET_VRING_NUM, m.VRING_STATE.pack(0, num)) != 0
-
-
-def test_a_split_ring_is_a_power_of_two() -> None:
-    with VhostBox(1) as box:
-        front = box.front(0)
-        front.negotiate(MERGEABLE)
-        assert front.tell(Request.SET_VRING_NUM, m.VRING_STATE.pack(0, 96)) != 0
-
-
-@pytest.mark.parametrize("num", [32768])
-@pytest.mark.parametrize("kind", [0, Feature.IN_ORDER], ids=["split", "split_in_order"])
-def test_the_largest_split_rings(num: int, kind: int) -> None:
-    ram = [(0x1000_0000, 16 << 20)]
-    with VhostBox() as box:
-        a, b = box.front(0, Ram(ram), num), box.front(1, Ram(ram), num)
-        for front in (a, b):
-            front.boot(MERGEABLE | kind)
-        b.post(100, 300)
-        for seed in range(100):
-            a.transmit(frame(64, seed))
-        box.settle()
-        assert b.frames() == [frame(64, seed) for seed in range(100)]
-        assert len(a.ring(1).reap()) == 100
 
 
 def test_a_batch_comes_back_by_its_last_chain_alone() -> None:
