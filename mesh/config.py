@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
 from mesh.address import Address
+from mesh.wire import Cipher
 
 MAX_PEERS = 8192  # three sessions and a handshake each must find places in a table of 65536
 
@@ -28,9 +29,10 @@ class PeerConfig:
 
 @dataclass(frozen=True, slots=True)
 class MeshConfig:
-    """mtu_bytes: the largest IP packet that goes into one record."""
+    """mtu_bytes: the largest IP packet in one record.  ciphers: in order of preference."""
 
     listen: Address
     private_key_file: str
     peers: tuple[PeerConfig, ...]
     mtu_bytes: int
+    ciphers: tuple[Cipher, ...] = tuple(Cipher)

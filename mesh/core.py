@@ -17,6 +17,7 @@ from mesh.address import Address
 from mesh.cookie import cookie_key, mac1_key
 from mesh.errors import MeshError
 from mesh.relay import Path, Through
+from mesh.wire import Cipher
 
 CONTROL_LANE: int = lib.MESH_CONTROL_LANE
 MTU_MIN_BYTES: int = lib.MESH_MTU_MIN_BYTES
@@ -91,7 +92,6 @@ class MeshCoreError(MeshError):
 
 
 _LOCKED_REMEDY = 'raise the limit of locked memory ("ulimit -l", LimitMEMLOCK= in a systemd unit)'
-_CPU_REMEDY = "the records' cipher needs a CPU with AES-NI and PCLMULQDQ"
 
 
 def _check(rc: int, what: str, remedy: str = "") -> None:
@@ -129,7 +129,7 @@ class MeshCore:
 
     node_id: 8 bytes.  public_key: our own, 32 bytes.  mtu_bytes: the longest IP packet that one
     record carries.  sync: returns once every worker is past all that was unlinked before (the
-    switch's).  Raises MeshCoreError, also where the CPU lacks AES.
+    switch's).  Raises MeshCoreError.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class MeshCore:
         made = ffi.new("struct mesh **")
         keys = mac1_key(public_key), cookie_key(public_key)
         rc = lib.mesh_new(made, port_id, node_id, *keys, mtu_bytes)
-        _check(rc, "start the mesh", _CPU_REMEDY if rc == -errno.ENOTSUP else "")
+        _check(rc, "start the mesh")
         self._c: Any = made[0]
         self._sync = sync
 
@@ -153,6 +153,10 @@ class MeshCore:
     def c_port(self) -> object:
         """struct port *"""
         return lib.mesh_port(self._c)
+
+    def has_cipher(self, cipher: Cipher) -> bool:
+        """Whether this CPU can seal with it."""
+        return bool(lib.mesh_has_cipher(self._c, cipher))
 
     def close(self) -> None:
         """Free everything.  No published snapshot may list the port or its queues."""

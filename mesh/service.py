@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Protocol
 
 from mesh import wire
@@ -51,6 +52,7 @@ from mesh.node import Node
 from mesh.peer import PeerStatus
 from mesh.relay import Through
 from mesh.sockets import open_sockets, target
+from mesh.wire import Cipher
 
 log = logging.getLogger("vsw.mesh")
 
@@ -136,6 +138,7 @@ class MeshService:
                 random.SystemRandom(),
                 now,
                 wall_offset_ns=time.time_ns() - now,
+                ciphers=usable(core, self._config.ciphers),
             )
             self._core, self._node, self.c_rxqs = core, node, rxqs
             self._resources = undo.pop_all()
@@ -180,10 +183,9 @@ class MeshService:
         before the peers are; the caller publishes those of new ones.
         """
         _, node = self._started()
-        fixed = (self._config.listen, self._config.private_key_file, self._config.mtu_bytes)
-        if fixed != (config.listen, config.private_key_file, config.mtu_bytes):
+        if replace(self._config, peers=()) != replace(config, peers=()):
             raise ConfigError(
-                "listen, private_key_file and the MTU of a running mesh cannot change",
+                "listen, private_key_file, ciphers and the MTU of a running mesh cannot change",
                 "restart the daemon",
             )
         node.apply(config.peers, time.monotonic_ns())
@@ -368,6 +370,18 @@ class MeshService:
         """Handshake messages refused since the start, by reason."""
         _, node = self._started()
         return {refusal.value: count for refusal, count in node.refused.items()}
+
+
+def usable(core: MeshCore, ciphers: tuple[Cipher, ...]) -> tuple[Cipher, ...]:
+    """Those that this CPU can seal with.  Raises ConfigError when there is none."""
+    found = tuple(cipher for cipher in ciphers if core.has_cipher(cipher))
+    if not found:
+        names = ", ".join(cipher.text for cipher in ciphers)
+        raise ConfigError(
+            f"this CPU lacks what {names} needs",
+            f'add "{Cipher.CHACHA20_POLY1305.text}" to ciphers',
+        )
+    return found
 
 
 def expect_answer(core: MeshCore, data: bytes) -> None:

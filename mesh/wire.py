@@ -54,6 +54,11 @@ class Cipher(IntEnum):
     AES_256_GCM = 1
     CHACHA20_POLY1305 = 2
 
+    @property
+    def text(self) -> str:
+        """As users write and read it."""
+        return self.name.lower().replace("_", "-")
+
 
 @dataclass(frozen=True, slots=True)
 class Initiation:

@@ -15,6 +15,7 @@ from mesh.config import MAX_PEERS, MeshConfig, PeerConfig
 from mesh.identity import encode_key, public_key
 from mesh.keyfile import load_identity, load_preshared_key
 from mesh.relay import wrong_via
+from mesh.wire import Cipher
 from vhost.messages import OFFLOADS
 from vswitch.errors import Place, UserError
 from vswitch.fields import Table, parse_endpoint, parse_mac
@@ -283,8 +284,27 @@ def parse_mesh(table: Table | None, file: str, mtu_bytes: int) -> tuple[MeshConf
     check_vias(table.tables("peers"), own, peers)
     if len(peers) > MAX_PEERS:
         table.wrong("peers", f"{len(peers)} peers", f"configure at most {MAX_PEERS}")
+    ciphers = parse_ciphers(table)
     table.close()
-    return MeshConfig(listen, key_file, tuple(peers.values()), mtu_bytes), own
+    return MeshConfig(listen, key_file, tuple(peers.values()), mtu_bytes, ciphers), own
+
+
+def parse_ciphers(table: Table) -> tuple[Cipher, ...]:
+    if not table.has("ciphers"):
+        return tuple(Cipher)
+    known = {cipher.text: cipher for cipher in Cipher}
+    ciphers: list[Cipher] = []
+    for i, name in enumerate(table.array("ciphers", str)):
+        if name not in known:
+            table.wrong(
+                f"ciphers[{i}]", f'unknown cipher "{name}"', f"choose among {', '.join(known)}"
+            )
+        if known[name] in ciphers:
+            table.wrong(f"ciphers[{i}]", f"{name} stands here twice", "remove one of the two")
+        ciphers.append(known[name])
+    if not ciphers:
+        table.wrong("ciphers", "nothing to seal with", f"name one of {', '.join(known)}")
+    return tuple(ciphers)
 
 
 def parse_peer(table: Table, listen: Address, file: str) -> PeerConfig:

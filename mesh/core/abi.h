@@ -21,7 +21,7 @@ enum {
 };
 
 /* Record ciphers, by their number in the handshake. */
-enum mesh_cipher { CIPHER_AES256_GCM = 1 };
+enum mesh_cipher { CIPHER_AES256_GCM = 1, CIPHER_CHACHA20_POLY1305 = 2 };
 
 struct mesh;
 struct mesh_peer;
@@ -70,13 +70,14 @@ struct session_stats {
 /* ---- mesh.c */
 
 /* node_id: 8 bytes.  mac1_key, cookie_key: 32 bytes, of our own public key.  mtu_bytes: the longest
- * IP packet a record carries.
- * -ENOTSUP: the CPU lacks AES instructions. */
+ * IP packet a record carries. */
 int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const uint8_t *mac1_key,
              const uint8_t *cookie_key, uint32_t mtu_bytes);
 /* No worker may know the mesh any more.  Frees everything that is still linked. */
 void mesh_free(struct mesh *m);
 struct port *mesh_port(struct mesh *m);
+/* cipher: enum mesh_cipher.  0: there is none with that number, or the CPU lacks what it needs. */
+int mesh_has_cipher(const struct mesh *m, uint32_t cipher);
 
 /* lanes: of the mesh altogether, said before the first mesh_lane_add. */
 int mesh_set_lanes(struct mesh *m, uint32_t lanes);
@@ -100,7 +101,8 @@ struct mesh_peer *mesh_peer_unlink(struct mesh *m, uint32_t peer);
 void mesh_peer_free(struct mesh_peer *peer);
 
 /* Any time.  Copies the keys into locked memory; the caller wipes its own.
- * -EEXIST: the slot is taken. -ENOENT: no such peer. -ENOMEM: also beyond RLIMIT_MEMLOCK. */
+ * -EEXIST: the slot is taken. -ENOENT: no such peer. -ENOMEM: also beyond RLIMIT_MEMLOCK.
+ * -ENOTSUP: see mesh_has_cipher. */
 int mesh_session_install(struct mesh *m, const struct session_config *config);
 /* Any time.  Nothing finds the session any more, but a worker that just did may still make it its
  * peer's current one: hence worker_sync, mesh_session_detach, worker_sync, mesh_session_free.

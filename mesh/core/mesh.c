@@ -15,7 +15,6 @@
 int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const uint8_t *mac1_key,
              const uint8_t *cookie_key, uint32_t mtu_bytes)
 {
-    const uint64_t needed = IMB_FEATURE_AESNI | IMB_FEATURE_PCLMULQDQ;
     if (mtu_bytes < MESH_MTU_MIN_BYTES || mtu_bytes > MESH_MTU_MAX_BYTES)
         return -EINVAL;
     if (sodium_init() < 0)
@@ -33,19 +32,15 @@ int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const 
     m->sessions = calloc(MESH_SESSIONS, sizeof(struct session *));
     m->port.peer_mtus = m->peer_mtus = calloc(MESH_PEERS, sizeof(uint32_t));
     m->gate = handshake_gate_new(mac1_key, cookie_key);
-    m->cipher = alloc_mb_mgr(0);
+    m->library = alloc_mb_mgr(0);
     if (rc != 0 || !m->gate || !m->peers || !m->nodes || !m->sessions || !m->peer_mtus ||
-        !m->cipher)
+        !m->library)
         rc = -ENOMEM;
-    if (rc == 0) {
-        init_mb_mgr_auto(m->cipher, NULL);
-        if ((m->cipher->features & needed) != needed)
-            rc = -ENOTSUP;
-    }
     if (rc != 0) {
         mesh_free(m);
         return rc;
     }
+    init_mb_mgr_auto(m->library, NULL);
     *out = m;
     return 0;
 }
@@ -60,8 +55,8 @@ void mesh_free(struct mesh *m)
         mesh_session_free(m->sessions[slot]);
     for (uint32_t peer = 0; m->peers && peer < MESH_PEERS; peer++)
         mesh_peer_free(m->peers[peer]);
-    if (m->cipher)
-        free_mb_mgr(m->cipher);
+    if (m->library)
+        free_mb_mgr(m->library);
     handshake_gate_free(m->gate);
     free(m->sessions);
     free(m->nodes);
@@ -74,6 +69,11 @@ void mesh_free(struct mesh *m)
 struct port *mesh_port(struct mesh *m)
 {
     return &m->port;
+}
+
+int mesh_has_cipher(const struct mesh *m, uint32_t cipher)
+{
+    return cipher_find(m->library, cipher) != NULL;
 }
 
 int mesh_set_lanes(struct mesh *m, uint32_t lanes)
@@ -196,11 +196,9 @@ int mesh_session_install(struct mesh *m, const struct session_config *config)
     struct session *s;
     if (!peer)
         return -ENOENT;
-    if (config->cipher != CIPHER_AES256_GCM)
-        return -ENOTSUP;
     if (*slot)
         return -EEXIST;
-    int rc = session_new(&s, config, peer, ++m->generation, m->cipher->gcm256_pre);
+    int rc = session_new(&s, config, peer, ++m->generation, m->library);
     if (rc != 0)
         return rc;
     store_release(slot, s); /* pairs with mesh_find_session */

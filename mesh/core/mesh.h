@@ -58,7 +58,7 @@ struct lane {
 
 struct mesh {
     struct port port;
-    IMB_MGR *cipher;              /* its direct functions only: without state, any thread */
+    IMB_MGR *library;             /* its direct functions only: without state, any thread */
     uint32_t mtu_bytes;
     uint32_t lanes_count;
     uint32_t generation;          /* of the last session installed */

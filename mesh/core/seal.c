@@ -210,31 +210,10 @@ static bool seal_relayed(struct mesh *m, struct lane *lane, struct breath *b, st
     return seal_single(m, lane, b, s, p, flags, &way);
 }
 
-/* The first piece, already copied, in place; the rest straight from where the packet lies. */
-static void seal_pieces(const struct mesh *m, const struct gcm_key_data *key,
-                        const uint8_t *nonce, const uint8_t *aad, uint8_t *text,
-                        struct pkt_cursor *cursor, uint32_t rest, uint8_t *tag)
-{
-    struct gcm_context_data context;
-    IMB_AES256_GCM_INIT(m->cipher, key, &context, nonce, aad, RECORD_AAD_BYTES);
-    IMB_AES256_GCM_ENC_UPDATE(m->cipher, key, &context, text, text, SEAL_FIRST_BYTES);
-    text += SEAL_FIRST_BYTES;
-    while (rest > 0) {
-        const uint8_t *piece;
-        uint32_t n = pkt_cursor_next(cursor, rest, &piece);
-        ASSERT(n != 0);
-        IMB_AES256_GCM_ENC_UPDATE(m->cipher, key, &context, text, piece, n);
-        text += n;
-        rest -= n;
-    }
-    IMB_AES256_GCM_ENC_FINALIZE(m->cipher, key, &context, tag, RECORD_TAG_BYTES);
-}
-
 void seal_record(const struct mesh *m, const struct session *s, uint32_t lane, uint64_t counter,
                  const struct record_prefix *prefix, const struct packet *p, uint32_t ip_bytes,
                  uint8_t *out)
 {
-    const struct gcm_key_data *key = &s->keys->send;
     struct record_header header = {.type = RECORD_DATA,
                                    .lane = (uint16_t)lane,
                                    .index = s->remote_index,
@@ -242,7 +221,7 @@ void seal_record(const struct mesh *m, const struct session *s, uint32_t lane, u
     uint8_t nonce[RECORD_NONCE_BYTES], aad[RECORD_AAD_BYTES];
     uint32_t text_bytes = RECORD_PREFIX_BYTES + ip_bytes;
     uint32_t first = text_bytes <= SEAL_COPY_BYTES ? text_bytes : SEAL_FIRST_BYTES;
-    uint8_t *text = out + RECORD_HEADER_BYTES, *tag = text + text_bytes;
+    uint8_t *text = out + RECORD_HEADER_BYTES;
     struct pkt_cursor cursor;
 
     memcpy(header.node, s->node, sizeof(header.node));
@@ -259,11 +238,5 @@ void seal_record(const struct mesh *m, const struct session *s, uint32_t lane, u
         memcpy(text + at, piece, n);
         at += n;
     }
-    if (first < text_bytes) {
-        seal_pieces(m, key, nonce, aad, text, &cursor, text_bytes - first, tag);
-        return;
-    }
-    struct gcm_context_data context;
-    IMB_AES256_GCM_ENC(m->cipher, key, &context, text, text, text_bytes, nonce, aad,
-                       RECORD_AAD_BYTES, tag, RECORD_TAG_BYTES);
+    s->cipher->seal(m->library, &s->keys->send, nonce, aad, text, text_bytes, first, &cursor);
 }

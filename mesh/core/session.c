@@ -7,9 +7,12 @@
 static bool read_endpoint(const struct session *s, uint32_t version, struct mesh_endpoint *out);
 
 int session_new(struct session **out, const struct session_config *config, struct mesh_peer *peer,
-                uint32_t generation, aes_gcm_pre_t gcm_pre)
+                uint32_t generation, const IMB_MGR *library)
 {
     _Static_assert(sizeof(((struct session *)0)->endpoint) >= sizeof(struct mesh_endpoint), "fits");
+    const struct cipher *cipher = cipher_find(library, config->cipher);
+    if (!cipher)
+        return -ENOTSUP;
     struct session *s = aligned_alloc(CACHE_LINE, sizeof(*s));
     if (!s)
         return -ENOMEM;
@@ -20,8 +23,9 @@ int session_new(struct session **out, const struct session_config *config, struc
         free(s);
         return -ENOMEM;
     }
-    gcm_pre(config->send_key, &s->keys->send);
-    gcm_pre(config->receive_key, &s->keys->receive);
+    cipher->expand(library, config->send_key, &s->keys->send);
+    cipher->expand(library, config->receive_key, &s->keys->receive);
+    s->cipher = cipher;
     memcpy(s->keys->relay_send, config->relay_send_key, sizeof(s->keys->relay_send));
     memcpy(s->keys->relay_receive, config->relay_receive_key, sizeof(s->keys->relay_receive));
     s->peer_id = config->peer;

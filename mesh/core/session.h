@@ -15,9 +15,7 @@
 #ifndef MESH_SESSION_H
 #define MESH_SESSION_H
 
-#include <intel-ipsec-mb.h>
-
-#include "mesh/core/mesh_abi.h"
+#include "mesh/core/cipher.h"
 #include "mesh/core/record.h"
 
 enum {
@@ -60,8 +58,8 @@ struct session_rx {
 
 /* Both keys as the cipher wants them, and those of relay headers: in locked memory. */
 struct session_keys {
-    struct gcm_key_data send;
-    struct gcm_key_data receive;
+    union cipher_key send;
+    union cipher_key receive;
     uint8_t relay_send[MESH_RELAY_KEY_BYTES];
     uint8_t relay_receive[MESH_RELAY_KEY_BYTES];
 };
@@ -72,6 +70,7 @@ struct session {
     uint32_t remote_index;
     uint32_t generation;             /* order of installation */
     uint8_t node[RECORD_NODE_BYTES]; /* the peer's */
+    const struct cipher *cipher;
     struct session_keys *keys;
     struct mesh_peer *peer;
     CACHE_ALIGNED uint64_t granted;  /* records granted to lanes so far; any */
@@ -97,9 +96,9 @@ struct mesh_peer {
     uint64_t asked_ns;               /* when a session was last asked for; races harm nobody */
 };
 
-/* -ENOMEM. gcm_pre: the cipher's key expansion. */
+/* -ENOMEM.  -ENOTSUP: not with that cipher. */
 int session_new(struct session **out, const struct session_config *config, struct mesh_peer *peer,
-                uint32_t generation, aes_gcm_pre_t gcm_pre);
+                uint32_t generation, const IMB_MGR *library);
 
 /* The session that the peer's packets are sealed with: s, unless a later one is. */
 void session_promote(struct session *s);

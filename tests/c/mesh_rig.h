@@ -47,6 +47,7 @@ struct rig_frame {
     uint8_t bytes[RIG_FRAME_BYTES];
 };
 
+static uint32_t rig_cipher = CIPHER_AES256_GCM;
 static uint32_t rig_random_state = 12345;
 
 static inline uint32_t rig_random(uint32_t below)
@@ -102,7 +103,7 @@ static inline void rig_install(struct rig_node *n, const struct rig_node *other,
     struct session_config c = {.peer = RIG_PEER,
                                .local_index = index,
                                .remote_index = other_index,
-                               .cipher = CIPHER_AES256_GCM,
+                               .cipher = rig_cipher,
                                .initiator = initiator,
                                .endpoint = other->at};
     memcpy(node, other->mesh->node_id, sizeof(node));

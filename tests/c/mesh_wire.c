@@ -335,9 +335,12 @@ int main(void)
 {
     CHECK(sodium_init() >= 0);
     test_layout();
-    test_round_trip();
-    test_bit_flips();
-    test_truncated();
+    for (rig_cipher = CIPHER_AES256_GCM; rig_cipher <= CIPHER_CHACHA20_POLY1305; rig_cipher++) {
+        test_round_trip();
+        test_bit_flips();
+        test_truncated();
+    }
+    rig_cipher = CIPHER_AES256_GCM;
     test_replay();
     test_window_model();
     test_limit();

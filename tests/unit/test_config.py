@@ -196,3 +196,31 @@ def test_offloads_are_all_unless_chosen(tmp_path: Path) -> None:
     assert chosen("") == ("csum", "tso4", "tso6", "ecn", "uso")
     assert chosen("offloads = []") == ()
     assert chosen('offloads = ["tso6", "csum"]') == ("csum", "tso6")
+
+
+def ciphers(tmp_path: Path, line: str) -> list[str]:
+    file = write_files(tmp_path)
+    file.write_text(changed("listen =", f"{line}\nlisten ="))
+    mesh = load(str(file)).mesh
+    assert mesh is not None
+    return [cipher.text for cipher in mesh.ciphers]
+
+
+def test_ciphers_in_order_of_preference(tmp_path: Path) -> None:
+    both = ["aes-256-gcm", "chacha20-poly1305"]
+    assert ciphers(tmp_path, "") == both
+    assert ciphers(tmp_path, f"ciphers = {both[::-1]}") == both[::-1]
+    assert ciphers(tmp_path, f"ciphers = {both[1:]}") == both[1:]
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ('["rot13"]', r"ciphers\[0\]: unknown cipher .*; choose among aes-256-gcm, chacha20"),
+        ('["aes-256-gcm", "aes-256-gcm"]', r"ciphers\[1\]: .* twice; remove one"),
+        ("[]", "ciphers: nothing to seal with; name one"),
+    ],
+)
+def test_wrong_ciphers(tmp_path: Path, value: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        ciphers(tmp_path, f"ciphers = {value}")

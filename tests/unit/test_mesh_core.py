@@ -18,6 +18,7 @@ from scapy.packet import Packet, Raw
 
 from mesh.address import Address
 from mesh.core import CONTROL_LANE, KEY_BYTES, MeshCore, MeshCoreError, PuntKind, steer
+from mesh.wire import Cipher
 from tests.fakes.meshsides import (
     IPS,
     KEYS,
@@ -206,29 +207,29 @@ def test_misuse_is_refused(sides, call, reason):
 def test_another_cipher_is_refused(sides):
     with pytest.raises(MeshCoreError, match="cannot install keys for peer 3"):
         sides[0].core.install_session(
-            PEER, 1, 1, *KEYS, **RELAY_KEYS, initiator=True, endpoint=sides[1].at, cipher=2
+            PEER, 1, 1, *KEYS, **RELAY_KEYS, initiator=True, endpoint=sides[1].at, cipher=3
         )
 
 
 # ---- tests/golden/mesh_records.json
 
 
-def golden_side(number: int, endpoint: Address) -> Side:
+def golden_side(number: int, endpoint: Address, cipher: int) -> Side:
     """A side whose node id, and its peer's, are the vectors' destination."""
     node_id, key = bytes.fromhex(GOLDEN["node_id"]), bytes.fromhex(GOLDEN["key"])
     side = Side(number, node_id)
     side.core.create_peer(PEER, node_id)
     index = GOLDEN["index"]
     side.core.install_session(
-        PEER, index, index, key, key, **RELAY_KEYS, initiator=True, endpoint=endpoint, cipher=1
+        PEER, index, index, key, key, **RELAY_KEYS, initiator=True, endpoint=endpoint, cipher=cipher
     )
     return side
 
 
-@pytest.mark.parametrize("vector", GOLDEN["vectors"], ids=lambda vector: vector["name"])
+@pytest.mark.parametrize("vector", GOLDEN["vectors"], ids=lambda v: f"{v['name']} {v['cipher']}")
 def test_golden_records_open(vector):
     with udp_socket() as wire:
-        side = golden_side(0, address_of(wire))
+        side = golden_side(0, address_of(wire), vector["cipher"])
         wire.sendto(bytes.fromhex(vector["record"]), (str(side.at.ip), side.at.port))
         until((side, side), lambda: side.core.session_stats(GOLDEN["index"]).rx_records)
         if packet := bytes.fromhex(vector["packet"]):
@@ -238,10 +239,12 @@ def test_golden_records_open(vector):
         side.close()
 
 
-def test_golden_records_are_what_is_sent():
-    vectors = {vector["name"]: vector for vector in GOLDEN["vectors"]}
+@pytest.mark.parametrize("cipher", list(Cipher))
+def test_golden_records_are_what_is_sent(cipher):
+    of_cipher = [vector for vector in GOLDEN["vectors"] if vector["cipher"] == cipher]
+    vectors = {vector["name"]: vector for vector in of_cipher}
     with udp_socket() as wire:
-        side = golden_side(1, address_of(wire))
+        side = golden_side(1, address_of(wire), cipher)
         side.core.send_keepalive(PEER)
         assert wire.recv(2000).hex() == vectors["keepalive"]["record"]
         for name in ("packet", "longest packet"):

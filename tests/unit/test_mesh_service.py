@@ -20,6 +20,7 @@ from mesh.keyfile import write_private_key
 from mesh.peer import INITIATION_INTERVAL_NS
 from mesh.service import MeshService
 from mesh.sockets import open_sockets
+from mesh.wire import Cipher
 from vswitch import core
 
 DEADLINE_S = 10.0
@@ -166,6 +167,15 @@ def test_two_nodes_agree_on_keys(pair: Pair, workers: int) -> None:
     assert isinstance(status["last_handshake_s"], float)
     assert status["rx_bytes"] == 48  # the keepalive that confirmed the key
     assert a.service.status()[0]["tx_bytes"] == 48
+
+
+def test_ciphers_in_order_of_preference(pair: Pair) -> None:
+    b = pair.add(replace(pair.config(1, None), ciphers=tuple(Cipher)[::-1]), 1)
+    a = pair.add(pair.config(0, b.service.listen_port), 1)
+    pair.until(both_connected(a, b))
+    assert b.service._node is not None
+    (status,) = b.service._node.status(time.monotonic_ns())
+    assert [session.cipher for session in status.sessions] == [Cipher.CHACHA20_POLY1305.name]
 
 
 def test_two_nodes_agree_on_keys_over_ipv6(pair6: Pair) -> None:
