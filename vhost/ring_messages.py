@@ -58,12 +58,13 @@ def set_vring_enable(session: Session, payload: bytes, _fds: list[int]) -> None:
 def set_vring_kick(session: Session, payload: bytes, fds: list[int]) -> None:
     index, fd = _vring_fd(payload, fds, session.device)
     ring = session.ring(index)
-    if ring.started:
-        session.stop(index, ring)
-    former, ring.kick_fd = ring.kick_fd, fd
-    fds.clear()
-    session.close_fd(former)
-    session.start_if_ready(index, ring)
+    with session.device.traffic_held():
+        if ring.started:
+            session.stop(index, ring)
+        former, ring.kick_fd = ring.kick_fd, fd
+        fds.clear()
+        session.close_fd(former)
+        session.start_if_ready(index, ring)
 
 
 def set_vring_call(session: Session, payload: bytes, fds: list[int]) -> None:
