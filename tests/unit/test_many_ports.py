@@ -16,29 +16,34 @@ GUESTS = 64
 BROADCAST = b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x88\xb5"
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("many")
+
+
+@pytest.fixture(scope="module")
+def daemon(folder: Path) -> Iterator[Daemon]:
     ports = [
         f'[bridges.br0.ports.vm{i}]\ntype = "vhost-user"\nmode = "server"\npath = "vm{i}.sock"\n'
         for i in range(GUESTS)
     ]
     cpus = sorted(os.sched_getaffinity(0))[:2]
     head = f'control = "control.sock"\n[workers]\ncpus = {cpus}\n[bridges.br0]\n'
-    file = tmp_path / "vsw.toml"
+    file = folder / "vsw.toml"
     file.write_text(head + "".join(ports))
     with running(file) as daemon:
         yield daemon
 
 
-@pytest.fixture
-def guests(daemon: Daemon, tmp_path: Path) -> Iterator[list[FrontEnd]]:
+@pytest.fixture(scope="module")
+def guests(daemon: Daemon, folder: Path) -> Iterator[list[FrontEnd]]:
     moment = threading.Event()
     with ExitStack() as stack:
         made = []
         for i in range(GUESTS):
             guest = FrontEnd(lambda: void(moment.wait(0.001)), Ram([(0x1000_0000, 1 << 20)]), 16)
             stack.callback(guest.close)
-            guest.connect(str(tmp_path / f"vm{i}.sock"))
+            guest.connect(str(folder / f"vm{i}.sock"))
             guest.boot()
             guest.post(16)
             made.append(guest)
