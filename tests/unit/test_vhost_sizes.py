@@ -44,6 +44,46 @@ def test_a_split_ring_is_a_power_of_two() -> None:
         assert front.tell(Request.SET_VRING_NUM, m.VRING_STATE.pack(0, 96)) != 0
 
 
+def test_a_size_from_before_the_features_changed() -> None:
+    with VhostBox(1) as box:
+        front = box.front(0, ring_size=96)
+        front.negotiate(PACKED["packed"])
+        front.share_memory()
+        front.start_ring(0)
+        front.settle()
+        front.send(Request.SET_FEATURES, m.U64.pack(MERGEABLE))
+        assert front.is_closed()
+
+
+@pytest.mark.parametrize("part", ["avail", "used", "desc"])
+@pytest.mark.parametrize("kind", [*SPLIT, *PACKED])
+def test_parts_that_are_not_in_memory(kind: str, part: str) -> None:
+    refused(kind, part, 1 << 30)
+
+
+@pytest.mark.parametrize(("part", "by"), [("avail", 1), ("used", 2), ("desc", 8)])
+@pytest.mark.parametrize("kind", [*SPLIT, *PACKED])
+def test_parts_that_are_not_aligned(kind: str, part: str, by: int) -> None:
+    refused(kind, part, by)
+
+
+def refused(kind: str, part: str, by: int) -> None:
+    with VhostBox(1) as box:
+        front = box.front(0)
+        front.negotiate((SPLIT | PACKED)[kind])
+        front.share_memory()
+        front.start_ring(0)
+        front.settle()
+        ring = front.ring(0)
+        at = {name: front.ram.user(getattr(ring, name)) for name in ("desc", "used", "avail")}
+        at[part] += by
+        front.send(
+            Request.SET_VRING_ADDR,
+            m.VRING_ADDR.pack(0, 0, at["desc"], at["used"], at["avail"], 0),
+        )
+        assert front.is_closed()
+
+
 def one_by_one(box: VhostBox, a: FrontEnd, b: FrontEnd, count: int) -> None:
     for seed in range(count):
         b.post(1, 300)
