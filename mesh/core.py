@@ -36,6 +36,7 @@ class PuntKind(IntEnum):
     SESSION_CONFIRMED = lib.PUNT_SESSION_CONFIRMED
     ENDPOINT = lib.PUNT_ENDPOINT
     NEED_SESSION = lib.PUNT_NEED_SESSION
+    PROBE_REPLY = lib.PUNT_PROBE_REPLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class Punt:
     """struct punt: something that is not data, for the control thread.
 
     kind: a PuntKind.  id: a session's local index or a peer's number, by kind.  socket: which UDP
-    socket it came in by.  address: 16 bytes, IPv4 as ::ffff:a.b.c.d.  data: a handshake message, or
-    empty.  via: 0, or the number of the peer that passed it on, plus one.
+    socket it came in by.  address: 16 bytes, IPv4 as ::ffff:a.b.c.d.  data: a handshake message, a
+    struct probe_reply, or empty.  via: 0, or the number of the peer that passed it on, plus one.
     """
 
     kind: int
@@ -59,6 +60,12 @@ class Punt:
     def source(self) -> Path:
         """Where it came from; only of HANDSHAKE and ENDPOINT."""
         return _path(self.address, self.port, self.via)
+
+    @property
+    def probe_reply(self) -> tuple[int, int, int]:
+        """(when it came, monotonic ns; the probe's id; its text's bytes); only of PROBE_REPLY."""
+        reply = ffi.from_buffer("struct probe_reply *", self.data)
+        return reply.received_ns, reply.id, reply.ip_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,9 +287,11 @@ class MeshCore:
         """Seal the peer's packets with this session from now on."""
         _check(lib.mesh_session_promote(self._c, local_index), f"use session {local_index:#x}")
 
-    def set_endpoint(self, local_index: int, endpoint: Path) -> None:
+    def set_endpoint(self, local_index: int, endpoint: Path, *, pinned: bool = False) -> None:
+        """pinned: stays there when the peer sends from elsewhere, which is punted all the same."""
         c = ffi.new("struct mesh_endpoint *")
         _fill_endpoint(c, endpoint)
+        c.pinned = pinned
         rc = lib.mesh_session_set_endpoint(self._c, local_index, c)
         _check(rc, f"move session {local_index:#x}")
 
@@ -316,3 +325,12 @@ class MeshCore:
         peer, ENOKEY no session with it, or what the socket said."""
         rc = lib.mesh_send_through(self._c, peer, node_id, message, len(message))
         _check(rc, f"send a handshake message by way of peer {peer}")
+
+    def send_probe(self, local_index: int, to: Path, probe: int, ip_bytes: int) -> None:
+        """Ask the session's peer, by that way, to tell that a record as long as an IP packet of
+        ip_bytes arrived.  Raises MeshCoreError: ENOENT no such session, ENOKEY no session with who
+        is in between, EMSGSIZE too long for the device, or what the socket said."""
+        c = ffi.new("struct mesh_endpoint *")
+        _fill_endpoint(c, to)
+        rc = lib.mesh_send_probe(self._c, local_index, c, probe, ip_bytes)
+        _check(rc, f"send a probe of {ip_bytes} bytes")

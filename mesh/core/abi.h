@@ -31,7 +31,7 @@ struct session;
 struct mesh_endpoint {
     uint8_t address[16];       /* IPv4 as ::ffff:a.b.c.d */
     uint16_t port;             /* host order */
-    uint16_t unused;
+    uint16_t pinned;           /* 1: of a session, stays when the peer sends from elsewhere */
     uint32_t via;              /* 0: at the address; else that peer's number plus one */
 };
 
@@ -65,6 +65,13 @@ struct session_stats {
     uint32_t confirmed;        /* 1: an authentic record came, or we are the initiator */
     uint32_t current;          /* 1: the one its peer's packets are sealed with */
     struct mesh_endpoint endpoint;
+};
+
+/* A control record that came back: data of PUNT_PROBE_REPLY, whose id is the session's. */
+struct probe_reply {
+    uint64_t received_ns;      /* CLOCK_MONOTONIC */
+    uint32_t id;               /* the probe's */
+    uint32_t ip_bytes;         /* that arrived, as large as an IP packet of so many */
 };
 
 /* ---- mesh.c */
@@ -124,6 +131,8 @@ int mesh_peer_set_via(struct mesh *m, uint32_t peer, uint32_t via);
  * answered with ICMP too-big, and large frames are cut to it. */
 int mesh_peer_set_mtu(struct mesh *m, uint32_t peer, uint32_t mtu_bytes);
 
+/* ---- sending.c */
+
 /* Any time: one empty record under the peer's current session, by lane MESH_CONTROL_LANE.
  * -ENOENT: no such peer.  -ENOKEY: no session.  -EKEYEXPIRED: the key has sealed all it may. */
 int mesh_send_keepalive(struct mesh *m, uint32_t peer);
@@ -131,3 +140,9 @@ int mesh_send_keepalive(struct mesh *m, uint32_t peer);
  * peer.  -ENOKEY: no session with it, or with who is in between. */
 int mesh_send_through(struct mesh *m, uint32_t peer, const uint8_t *node_id, const uint8_t *bytes,
                       uint32_t len_bytes);
+/* Any time: asks the peer, by lane MESH_CONTROL_LANE and that way, to tell that a record with
+ * ip_bytes of text arrived (at least 16); the answer is punted as PUNT_PROBE_REPLY.
+ * -ENOENT: no such session.  -ENOKEY: no session with who is in between.  -EMSGSIZE: too long for the device.
+ * -EKEYEXPIRED: the key has sealed all it may. */
+int mesh_send_probe(struct mesh *m, uint32_t local_index, const struct mesh_endpoint *to,
+                    uint32_t id, uint32_t ip_bytes);

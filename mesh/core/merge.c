@@ -5,6 +5,8 @@
  */
 #include "mesh/core/merge.h"
 
+#include "mesh/core/probe.h"
+
 enum {
     ETHERNET_BYTES = 14,
     TCP_FIN = 1,
@@ -27,6 +29,11 @@ void merge_record(struct lane *lane, struct breath *b, const struct opened *reco
         merge_finish(lane, b);
     }
     if (!start_packet(lane, record)) {
+        /* Never an IP packet: its first byte is its kind. */
+        if (prefix_is_control(record->prefix.flags)) {
+            probe_receive(lane, b, record);
+            return;
+        }
         port_drop(&lane->mesh->port, b, DROP_BAD_RECORD, 1);
         return;
     }

@@ -9,9 +9,6 @@
 #include <sodium.h>
 #include <sys/socket.h>
 
-#include "mesh/core/relay.h"
-#include "mesh/core/seal.h"
-
 int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const uint8_t *mac1_key,
              const uint8_t *cookie_key, uint32_t mtu_bytes)
 {
@@ -252,58 +249,4 @@ int mesh_session_stats(const struct mesh *m, uint32_t local_index, struct sessio
         return -ENOENT;
     session_read_stats(s, out);
     return 0;
-}
-
-/* A message of the control thread's, with room for a relay header before it, to the next node. */
-static int send_message(struct mesh *m, const struct relay_hop *hop, const uint8_t *node,
-                        uint8_t *message, uint32_t len_bytes)
-{
-    const struct train_queue *q = &m->lanes[0]->trains; /* its socket; fd and v6 never change */
-    relay_seal(hop->session, RELAY_HOPS, node, message, len_bytes);
-    store_relaxed(&hop->session->tx[MESH_CONTROL_LANE].last_ns, clock_now_ns());
-    return train_send_one(q->fd, q->v6, hop->to, message - MESH_RELAY_BYTES,
-                          len_bytes + MESH_RELAY_BYTES);
-}
-
-int mesh_send_keepalive(struct mesh *m, uint32_t peer)
-{
-    struct mesh_peer *p = peer < MESH_PEERS ? m->peers[peer] : NULL;
-    const struct record_prefix prefix = {.flags = PREFIX_LAST};
-    uint8_t bytes[MESH_RELAY_BYTES + RECORD_EMPTY_BYTES], *record = bytes + MESH_RELAY_BYTES;
-    uint64_t counter;
-    if (!p || !m->lanes[0])
-        return -ENOENT;
-    struct session *s = load_acquire(&p->current); /* pairs with session_promote */
-    if (!s)
-        return -ENOKEY;
-    struct relay_hop hop = relay_find(m, p, MESH_CONTROL_LANE);
-    if (!hop.session)
-        return -ENOKEY;
-    if (!session_take_counter(s, MESH_CONTROL_LANE, &counter))
-        return -EKEYEXPIRED;
-    struct session_tx *tx = &s->tx[MESH_CONTROL_LANE];
-    const struct train_queue *q = &m->lanes[0]->trains;
-    seal_record(m, s, MESH_CONTROL_LANE, counter, &prefix, NULL, 0, record);
-    counter_add(&tx->records, 1);
-    counter_add(&tx->bytes, RECORD_EMPTY_BYTES);
-    store_relaxed(&tx->last_keepalive_ns, clock_now_ns());
-    if (session_endpoint(s, MESH_CONTROL_LANE)->via != 0)
-        return send_message(m, &hop, p->node, record, RECORD_EMPTY_BYTES);
-    return train_send_one(q->fd, q->v6, hop.to, record, RECORD_EMPTY_BYTES);
-}
-
-int mesh_send_through(struct mesh *m, uint32_t peer, const uint8_t *node_id, const uint8_t *bytes,
-                      uint32_t len_bytes)
-{
-    struct mesh_peer *p = peer < MESH_PEERS ? m->peers[peer] : NULL;
-    uint8_t copy[MESH_RELAY_BYTES + HANDSHAKE_INITIATION_BYTES];
-    if (!p || !m->lanes[0])
-        return -ENOENT;
-    if (len_bytes == 0 || len_bytes != handshake_bytes(bytes[0]))
-        return -EINVAL;
-    struct relay_hop hop = relay_find(m, p, MESH_CONTROL_LANE);
-    if (!hop.session)
-        return -ENOKEY;
-    memcpy(copy + MESH_RELAY_BYTES, bytes, len_bytes);
-    return send_message(m, &hop, node_id, copy + MESH_RELAY_BYTES, len_bytes);
 }

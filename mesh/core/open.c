@@ -53,9 +53,14 @@ static void roam(struct session *s, struct session_rx *rx, struct breath *b,
         struct punt punt = {.kind = PUNT_ENDPOINT, .id = s->local_index, .port = from->port,
                              .via = from->via};
         memcpy(punt.address, from->address, sizeof(punt.address));
-        if (!punt_put(b->punts, &punt, NULL, 0) || !session_set_endpoint(s, from))
+        if (!punt_put(b->punts, &punt, NULL, 0))
             return;
-        version += 2;
+        /* A pinned one was chosen among several ways: Python decides. */
+        if (!known.pinned) {
+            if (!session_set_endpoint(s, from))
+                return;
+            version += 2;
+        }
     }
     rx->from = *from;
     rx->from_version = version;
@@ -98,10 +103,14 @@ bool open_record(struct lane *lane, struct breath *b, uint8_t *record, uint32_t 
     }
     counter_add(&rx->records, 1);
     counter_add(&rx->bytes, len_bytes);
-    if (len_bytes > RECORD_EMPTY_BYTES)
+    bool control = prefix_is_control(record[RECORD_HEADER_BYTES]);
+    if ((len_bytes > RECORD_EMPTY_BYTES) & !control)
         store_relaxed(&rx->last_packet_ns, b->now_ns);
-    open_note(s, rx, b, session_replay_commit(&rx->window, header.counter), from);
+    bool newest = session_replay_commit(&rx->window, header.counter);
+    open_note(s, rx, b, newest & !control, from);
     out->session = s;
+    out->lane = header.lane;
+    out->from = from;
     memcpy(&out->prefix, record + RECORD_HEADER_BYTES, sizeof(out->prefix));
     out->ip = record + RECORD_PACKET_AT;
     out->ip_bytes = text_bytes - RECORD_PREFIX_BYTES;

@@ -14,6 +14,8 @@ struct opened {
     struct record_prefix prefix;
     uint8_t *ip;                  /* 32 bytes of the record are before it, free to use */
     uint32_t ip_bytes;            /* 0: a keepalive */
+    uint16_t lane;
+    const struct mesh_endpoint *from;
 };
 
 /* False: dropped and counted.  True: authentic and never seen before. */

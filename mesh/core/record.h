@@ -53,6 +53,7 @@ enum record_prefix_flags {
     PREFIX_LAST = 8,
     PREFIX_GSO_SHIFT = 4,
     PREFIX_GSO_MASK = 7,
+    PREFIX_CONTROL = 7, /* for a GSO type: no packet, see probe.h */
 };
 
 struct record_prefix {
@@ -76,6 +77,11 @@ struct record_header {
 };
 
 _Static_assert(sizeof(struct record_header) == RECORD_HEADER_BYTES, "it is copied as it is");
+
+static inline bool prefix_is_control(uint8_t flags)
+{
+    return (flags >> PREFIX_GSO_SHIFT & PREFIX_GSO_MASK) == PREFIX_CONTROL;
+}
 
 static inline void record_aad(const uint8_t *header, uint8_t *aad)
 {

@@ -51,6 +51,7 @@ struct session_rx {
     uint64_t failed;
     uint64_t last_ns;
     uint64_t last_packet_ns;
+    uint64_t punts_full_ns;          /* of answers to probes: see probe.c */
     uint32_t from_version;           /* of the endpoint when from was compared with it */
     struct mesh_endpoint from;       /* source of the newest record */
     struct session_window window;

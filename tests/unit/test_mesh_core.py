@@ -7,6 +7,7 @@ test_mesh_offloads.py's.
 import errno
 import json
 import struct
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Packet, Raw
 
 from mesh.address import Address
-from mesh.core import CONTROL_LANE, KEY_BYTES, MeshCore, MeshCoreError, PuntKind, steer
+from mesh.core import CONTROL_LANE, KEY_BYTES, MeshCore, MeshCoreError, Punt, PuntKind, steer
 from mesh.wire import Cipher
 from tests.fakes.meshsides import (
     IPS,
@@ -85,6 +86,25 @@ def test_an_endpoint_that_the_socket_cannot_reach_loses_the_packet(sides):
     assert sides[0].drops == {"send": 1}
     with pytest.raises(MeshCoreError):
         sides[0].core.send_keepalive(PEER)
+
+
+def test_a_probe_is_answered_with_its_size(sides):
+    connect(sides)
+    sides[0].core.send_probe(0x1000, sides[1].at, 0xFFFFFFFE, 1200)
+    replies: list[Punt] = []
+
+    def look() -> bool:
+        replies.extend(p for p in sides[0].punts() if p.kind == PuntKind.PROBE_REPLY)
+        return bool(replies)
+
+    until(sides, look)
+    (reply,) = replies
+    received_ns, number, ip_bytes = reply.probe_reply
+    assert (reply.id, number, ip_bytes) == (0x1000, 0xFFFFFFFE, 1200)
+    assert received_ns <= time.monotonic_ns()
+    with pytest.raises(MeshCoreError) as error:
+        sides[0].core.send_probe(0x1001, sides[1].at, 1, 1200)
+    assert error.value.errno_ == errno.ENOENT
 
 
 def test_a_large_frame_stays_large(sides):
