@@ -142,7 +142,8 @@ int mesh_send_through(struct mesh *m, uint32_t peer, const uint8_t *node_id, con
                       uint32_t len_bytes);
 /* Any time: asks the peer, by lane MESH_CONTROL_LANE and that way, to tell that a record with
  * ip_bytes of text arrived (at least 16); the answer is punted as PUNT_PROBE_REPLY.
- * -ENOENT: no such session.  -ENOKEY: no session with who is in between.  -EMSGSIZE: too long for the device.
+ * -ENOENT: no such session.  -ENOKEY: no session with who is in between.  -EMSGSIZE: too long for
+ * the device.
  * -EKEYEXPIRED: the key has sealed all it may. */
 int mesh_send_probe(struct mesh *m, uint32_t local_index, const struct mesh_endpoint *to,
                     uint32_t id, uint32_t ip_bytes);
