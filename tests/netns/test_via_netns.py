@@ -1,0 +1,310 @@
+"""Hosts in a row, each with a switch and a tap; far ones are reached through those in between.
+
+      netns a             netns b             netns c
+    vsw0 10.5.0.1       vsw0 10.5.0.2       vsw0 10.5.0.3
+      |                   |                   |
+    vsw run --- wire0 --- vsw run --- wire1 --- vsw run
+
+Between the wires nothing is routed: only the mesh of b knows both ends.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from scapy.layers.inet import UDP
+from scapy.layers.l2 import ARP
+from scapy.utils import PcapReader
+
+from tests.fakes.configs import public, write_key
+from tests.fakes.daemons import Daemon, environment, until
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("tcpdump") is None or shutil.which("iperf3") is None,
+    reason="needs root for network namespaces, tcpdump and iperf3",
+)
+
+PORT = 7400
+MARKER = "6d6573687377697463682d6d61726b21"  # "meshswitch-mark!", ping's longest pattern
+SEEDS = [bytes([number]) * 32 for number in (1, 2, 3, 4)]
+TCP_S = 4
+KEY_BYTES = 32
+
+
+def sh(command: str) -> str:
+    """Echoes, so that a failed test tells what was done."""
+    print(f"+ {command}", file=sys.stderr)
+    result = subprocess.run(
+        command.split(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
+    return result.stdout
+
+
+def address(wire: int, end: int) -> str:
+    """end: 0 the left one, 1 the right one."""
+    return f"192.0.2.{4 * wire + 1 + end}"
+
+
+def next_on_the_way(number: int, other: int) -> int:
+    return number + 1 if other > number else number - 1
+
+
+Way = Callable[[int, int], int | None]
+
+
+def config(number: int, count: int, way: Way) -> str:
+    """way: from one to another, who is next; None: only the other can begin."""
+    text = f"""\
+control = "control.sock"
+[bridges.br0]
+subnets = ["10.5.0.0/24"]
+[bridges.br0.ports.host]
+type = "tap"
+interface = "vsw0"
+addresses = ["10.5.0.{number + 1}/32"]
+[mesh]
+listen = "0.0.0.0:{PORT}"
+private_key_file = "own.key"
+"""
+    for other in range(count):
+        if other == number:
+            continue
+        hop = way(number, other)
+        if hop is None:
+            path = ""
+        elif hop == other:
+            end = 1 if other > number else 0
+            path = f'endpoints = ["{address(min(number, other), end)}:{PORT}"]'
+        else:
+            path = f'via = "{public(SEEDS[hop])}"'
+        text += f"""\
+[[mesh.peers]]
+public_key = "{public(SEEDS[other])}"
+addresses = ["10.5.0.{other + 1}/32"]
+{path}
+"""
+    return text
+
+
+@dataclass
+class Host:
+    netns: str
+    daemon: Daemon
+
+    def run(self, command: str) -> str:
+        return sh(f"ip netns exec {self.netns} {command}")
+
+    def ping(self, number: int, *options: str) -> bool:
+        """Whether one packet came back within a second."""
+        words = ["ip", "netns", "exec", self.netns, "ping", "-c", "1", "-W", "1", *options]
+        words.append(f"10.5.0.{number + 1}")
+        result = subprocess.run(words, capture_output=True, timeout=20, check=False)
+        return result.returncode == 0
+
+    def peer(self, number: int) -> dict:
+        key = public(SEEDS[number])
+        return next(p for p in self.daemon.ask("mesh", "peers") if p["public_key"] == key)
+
+    def drops(self) -> dict[str, int]:
+        ports = self.daemon.ask("stats")["ports"]
+        return next(port["drops"] for port in ports if port["name"] == "mesh")
+
+
+@contextmanager
+def row(tmp_path: Path, count: int, way: Way = next_on_the_way) -> Iterator[list[Host]]:
+    names = [f"via{number}x{os.getpid()}" for number in range(count)]
+    with ExitStack() as stack:
+        for netns in names:
+            sh(f"ip netns add {netns}")
+            stack.callback(sh, f"ip netns del {netns}")
+        for wire in range(count - 1):
+            left, right = names[wire : wire + 2]
+            sh(f"ip link add wire{wire} netns {left} type veth peer name wire{wire} netns {right}")
+            for end, netns in enumerate((left, right)):
+                sh(f"ip -n {netns} address add {address(wire, end)}/30 dev wire{wire}")
+                sh(f"ip -n {netns} link set wire{wire} up")
+        hosts = []
+        for number, netns in enumerate(names):
+            folder = tmp_path / netns
+            folder.mkdir()
+            write_key(folder / "own.key", SEEDS[number])
+            (folder / "vsw.toml").write_text(config(number, count, way))
+            daemon = Daemon(folder / "vsw.toml", ["ip", "netns", "exec", netns])
+            stack.callback(daemon.close)
+            hosts.append(Host(netns, daemon))
+        for number, host in enumerate(hosts):
+            host.daemon.wait("READY=1")
+            sh(f"ip -n {host.netns} address add 10.5.0.{number + 1}/24 dev vsw0")
+        yield hosts
+        assert [host.daemon.stop() for host in hosts] == [0] * count
+
+
+@contextmanager
+def capturing(host: Host, wire: int, file: Path) -> Iterator[None]:
+    command = ["ip", "netns", "exec", host.netns, "tcpdump", "-U", "-n", "-i", f"wire{wire}"]
+    tcpdump = subprocess.Popen(
+        [*command, "-w", str(file)], stderr=subprocess.DEVNULL, env=environment(), cwd=file.parent
+    )
+    try:
+        until(lambda: file.exists() and file.stat().st_size > 0, "tcpdump's start")
+        yield
+    finally:
+        tcpdump.terminate()
+        tcpdump.wait()
+
+
+def captured(file: Path) -> int:
+    """How many datagrams of the mesh; nothing else is on the wire, and no clear text."""
+    count = 0
+    with PcapReader(str(file)) as packets:
+        for packet in packets:
+            if packet.haslayer(ARP) or packet.payload.name == "IPv6":
+                continue  # the wire's own neighbour discovery
+            assert packet.haslayer(UDP), packet.summary()
+            assert (packet[UDP].sport, packet[UDP].dport) == (PORT, PORT), packet.summary()
+            count += 1
+    assert bytes.fromhex(MARKER) not in file.read_bytes()
+    return count
+
+
+# ---- what a process's memory holds
+
+
+def regions(pid: int) -> Iterator[tuple[int, int, set[str]]]:
+    """(begin, end, flags) of what may be read."""
+    begin = end = 0
+    readable = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) .*?(\[v\w+\])?$", line):
+            begin, end = int(found[1], 16), int(found[2], 16)
+            readable = found[3].startswith("r") and not found[4]
+        elif line.startswith("VmFlags:") and readable:
+            yield begin, end, set(line.split()[1:])
+
+
+def memory(pid: int, *, locked: bool) -> Iterator[bytes]:
+    """Contents, region by region.  locked: only what is locked and not dumped, where keys are."""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as mem:
+        for begin, end, flags in regions(pid):
+            if locked and not {"lo", "dd"} <= flags:
+                continue
+            mem.seek(begin)
+            try:
+                yield mem.read(end - begin)
+            except OSError:
+                continue  # device memory, or gone meanwhile
+
+
+def secrets(host: Host) -> set[bytes]:
+    """Whatever looks random in the locked memory: record keys are at its 16-byte boundaries."""
+    found = set()
+    for content in memory(host.daemon.process.pid, locked=True):
+        for at in range(0, len(content) - KEY_BYTES + 1, 16):
+            word = content[at : at + KEY_BYTES]
+            if len(set(word)) > KEY_BYTES // 2:
+                found.add(word)
+    return found
+
+
+def holds(host: Host, words: set[bytes]) -> set[bytes]:
+    found = set()
+    for content in memory(host.daemon.process.pid, locked=False):
+        found |= {word for word in words if word in content}
+    return found
+
+
+# ---- tests
+
+
+def tcp(source: Host, target: Host, number: int) -> float:
+    """Gbit/s received, of one TCP connection."""
+    words = ["ip", "netns", "exec", target.netns, "iperf3", "-s", "-1", "--forceflush"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        while "Server listening" not in server.stdout.readline():
+            pass
+        text = source.run(f"iperf3 -c 10.5.0.{number + 1} -t {TCP_S} -J")
+        server.stdout.read()
+    return float(json.loads(text)["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+
+def test_through_a_node_that_has_no_key(tmp_path: Path) -> None:
+    files = [tmp_path / f"wire{wire}.pcap" for wire in range(2)]
+    with row(tmp_path, 3) as (a, b, c):
+        with capturing(b, 0, files[0]), capturing(b, 1, files[1]):
+            until(lambda: a.ping(2), "the first answer through b")
+            a.run(f"ping -c 3 -i 0.05 -W 5 -s 1000 -p {MARKER} 10.5.0.3")
+            c.run(f"ping -c 3 -i 0.05 -W 5 -s 1000 -p {MARKER} 10.5.0.1")
+            for file in files:
+                until(lambda file=file: captured(file) >= 2 * (3 + 3), "the packets in the capture")
+        peer = a.peer(2)
+        assert (peer["endpoint"], peer["via"]) == (None, public(SEEDS[1]))
+        assert peer["state"] == "connected"
+
+        cpu_s, passed = b.daemon.cpu_s(), [b.peer(n)["relayed_bytes"] for n in (0, 2)]
+        rate = tcp(a, c, 2)
+        cpu_s = b.daemon.cpu_s() - cpu_s
+        passed = [b.peer(n)["relayed_bytes"] - old for n, old in zip((0, 2), passed, strict=True)]
+        assert passed[1] >= rate * 1e9 / 8 * TCP_S * 0.9, "the way was another one"
+        print(
+            f"through b: {rate:.2f} Gbit/s; b: {cpu_s / sum(passed) * 1e9:.3f} ns of CPU time per "
+            f"byte passed on ({sum(passed) / 1e9:.2f} GB)"
+        )
+
+        of_a, of_b, of_c = secrets(a), secrets(b), secrets(c)
+        assert holds(b, of_a & of_b), "what a and b share is not found in b: the search is blind"
+        assert len(of_a & of_c) >= 2, "a key for each direction"
+        assert not holds(b, of_a & of_c)
+
+
+def test_a_packet_that_does_not_fit_the_longer_way_is_told_so(tmp_path: Path) -> None:
+    with row(tmp_path, 3) as (a, _, _):
+        until(lambda: a.ping(2), "the first answer through b")
+        assert a.ping(1, "-M", "do", "-s", "1372"), "1400 bytes to the neighbour"
+        assert a.ping(2, "-M", "do", "-s", "1340"), "1368 bytes through it"
+        assert not a.ping(2, "-M", "do", "-s", "1341")
+        assert "mtu 1368" in a.run("ip route get 10.5.0.3")
+
+
+def test_through_two_nodes(tmp_path: Path) -> None:
+    with row(tmp_path, 4) as (a, b, c, d):
+        until(lambda: a.ping(3), "the first answer through b and c")
+        assert d.ping(0)
+        assert [host.peer(3)["via"] for host in (a, b)] == [public(SEEDS[n]) for n in (1, 2)]
+        assert c.peer(3)["endpoint"] == f"{address(2, 1)}:{PORT}"
+        assert "hop_limit" not in b.drops()
+
+
+def test_a_restart_of_the_node_in_between(tmp_path: Path) -> None:
+    with row(tmp_path, 3) as (a, b, c):
+        until(lambda: a.ping(2), "the first answer through b")
+        handshake_s = time.monotonic() - a.peer(2)["last_handshake_s"]
+        assert b.daemon.stop() == 0
+        b.daemon.close()
+        b.daemon.start()
+        b.daemon.wait("READY=1")
+        sh(f"ip -n {b.netns} address add 10.5.0.2/24 dev vsw0")
+        until(lambda: a.ping(2), "an answer through the new b")
+        assert c.ping(0)
+        again_s = time.monotonic() - a.peer(2)["last_handshake_s"]
+        assert abs(again_s - handshake_s) < 5, "the session of the ends has nothing to do with b"
+
+
+def test_a_routing_loop_ends(tmp_path: Path) -> None:
+    """a believes that c is behind b, b that it is behind a; c says nothing."""
+    lies = {(0, 2): 1, (1, 2): 0, (2, 0): None, (2, 1): None}
+    with row(tmp_path, 3, lambda number, other: lies.get((number, other), other)) as (a, b, _):
+        until(lambda: a.ping(1), "the neighbour's answer")
+        assert not a.ping(2)
+        until(lambda: sum(h.drops().get("hop_limit", 0) for h in (a, b)) > 0, "the end of the loop")
+        assert a.ping(1)
