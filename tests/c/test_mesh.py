@@ -8,13 +8,22 @@ MEMORY = "address,undefined"
 
 
 @pytest.mark.parametrize(
-    "source", ["mesh_wire.c", "mesh_gate.c", "mesh_probe.c", "mesh_runs.c", "mesh_send.c"]
+    "source",
+    [
+        "mesh_wire.c",
+        "mesh_gate.c",
+        "mesh_probe.c",
+        "mesh_relay.c",
+        "mesh_runs.c",
+        "mesh_send.c",
+    ],
 )
 def test_records(tmp_path, source):
     program = build(tmp_path, source, packages=["vswitch", "mesh"], sanitize=MEMORY)
     assert run(program, timeout_s=120).endswith("ok\n")
 
 
-def test_lanes_and_rekeys(tmp_path):
-    program = build(tmp_path, "mesh_threads.c", packages=["vswitch", "mesh"], sanitize="thread")
+@pytest.mark.parametrize("source", ["mesh_threads.c", "mesh_relay_threads.c"])
+def test_lanes_and_rekeys(tmp_path, source):
+    program = build(tmp_path, source, packages=["vswitch", "mesh"], sanitize="thread")
     assert "packets" in run(program, timeout_s=300)

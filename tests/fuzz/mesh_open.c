@@ -6,7 +6,10 @@
  *
  * Input: byte 0 even: the rest is one message of datagrams, byte 1 + 1 their stride.  Odd: a list
  * of u16 length (LE), 8 bytes of prefix, packet; each becomes an authentic record of the session.
+ * 2 modulo 4: byte 1 whom it is for, byte 2 hops left, then a message, which gets an authentic relay
+ * header of a neighbour.
  */
+#include "mesh/core/relay.h"
 #include "mesh/core/seal.h"
 #include "tests/c/mesh_rig.h"
 
@@ -14,6 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct rig_node a, b;
 static struct lane *lane;
+static uint64_t punts_of_neighbour; /* handshake messages that came through it */
 
 static void check_packet(struct packet *p)
 {
@@ -56,7 +60,7 @@ static uint32_t receive(uint32_t slots)
     }
     struct punt punt;
     while (rig_punt(&b, &punt))
-        ;
+        punts_of_neighbour += punt.kind == PUNT_HANDSHAKE && punt.via == RIG_PEER + 1;
     return all;
 }
 
@@ -70,6 +74,34 @@ static void hostile(const uint8_t *data, size_t size)
     lane->slots[0] = (struct lane_slot){len, min_u32(data[0] + 1u, len), a.at};
     CHECK(receive(1) == 0);
     CHECK(mesh_session_stats(b.mesh, b.index, &stats) == 0 && stats.rx_records == records);
+}
+
+/* A neighbour has anything passed on, to us, itself, or a stranger: none of it is a record. */
+static void relayed(const uint8_t *data, size_t size)
+{
+    static const uint8_t nobody[RECORD_NODE_BYTES] = {9};
+    const uint8_t *nodes[] = {b.mesh->node_id, a.mesh->node_id, nobody};
+    struct session_stats stats;
+    uint8_t *message = lane->area + MESH_RELAY_BYTES;
+    uint32_t len = (uint32_t)size - 2;
+    bool whole = data[2] == RECORD_DATA && len >= RECORD_EMPTY_BYTES;
+    if (!whole && (len == 0 || handshake_bytes(data[2]) != len))
+        return; /* hostile() has these */
+    CHECK(mesh_session_stats(b.mesh, b.index, &stats) == 0);
+    uint64_t records = stats.rx_records, passed = stats.relayed_records;
+    uint64_t drops = rig_all_drops(&b);
+    memcpy(message, data + 2, len);
+    bool steered = !whole || (message[2] < MESH_LANES && message[3] == 0);
+    if (!steered)
+        return; /* no counter in such a lane */
+    relay_seal(rig_session(&a), data[1], nodes[data[0] % 3], message, len);
+    lane->slots[0] = (struct lane_slot){len + MESH_RELAY_BYTES, len + MESH_RELAY_BYTES, a.at};
+    uint64_t handshakes = punts_of_neighbour;
+    CHECK(receive(1) == 0);
+    CHECK(mesh_session_stats(b.mesh, b.index, &stats) == 0 && stats.rx_records == records);
+    /* Each comes to one end: passed on, handed up, or dropped and counted. */
+    CHECK(rig_all_drops(&b) - drops + stats.relayed_records - passed +
+              punts_of_neighbour - handshakes == 1);
 }
 
 /* Seals the listed packets into one message; each gets a datagram, so strides may differ. */
@@ -110,6 +142,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     b.breath.now_ns += NS_PER_S;
     if (data[0] & 1)
         lying(data + 1, size - 1);
+    else if (data[0] & 2 && size > 4)
+        relayed(data + 1, size - 1);
     else
         hostile(data + 1, size - 1);
     return 0;

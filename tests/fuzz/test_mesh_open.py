@@ -15,7 +15,8 @@ from scapy.packet import Packet, Raw
 from tests.fuzz.run import fuzz
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "mesh_records.json").read_text())
-HOSTILE, LYING = b"\0", b"\1"
+HOSTILE, LYING, RELAYED = b"\0", b"\1", b"\2"
+RELAY_HEADER = bytes([5, 8]) + bytes(30)
 NEEDS_CSUM, LAST = 1, 8
 TCP4, TCP6, UDP4 = 1, 2, 3
 
@@ -34,8 +35,13 @@ def run(gso_type: int, packet: Packet, l4: int, csum_offset: int, pieces: int) -
 def seeds() -> Iterator[bytes]:
     for vector in GOLDEN["vectors"]:
         yield HOSTILE + b"\xff" + bytes.fromhex(vector["record"])
+        yield HOSTILE + b"\xff" + RELAY_HEADER + bytes.fromhex(vector["record"])
+        for destination in range(3):
+            yield RELAYED + bytes([destination, 8]) + bytes.fromhex(vector["record"])
     for kind, length in ((1, 152), (2, 96), (3, 64)):
         yield HOSTILE + bytes([length - 1]) + bytes([kind]) + bytes(length - 1)
+        yield RELAYED + bytes([0, 8]) + bytes([kind]) + bytes(length - 1)
+        yield RELAYED + bytes([1, 8]) + bytes([kind]) + bytes(length - 1)
     yield run(TCP4, IP() / TCP(), 20, 16, 5)
     yield run(TCP4, IP() / TCP(options=[("NOP", None)] * 12), 20, 16, 8)
     yield run(TCP6, IPv6() / TCP(), 40, 16, 5)
