@@ -63,18 +63,18 @@ def _wrong_row(key: bytes, vias: Mapping[bytes, bytes | None]) -> WrongVia | Non
     """All neighbours are peers."""
     row = [key]
     while (via := vias[row[-1]]) is not None:
-        if via == key:
+        if via in row:
+            others = len(row) - row.index(via) - 1
             return WrongVia(
-                key,
-                f"the peer is behind itself, by way of {len(row) - 1} other(s)",
+                via,
+                f"the peer is behind itself, by way of {others} other{'s' * (others != 1)}",
                 "give one of them endpoints instead of via",
             )
-        if len(row) > MAX_IN_ROW:
-            # Also of a ring further on, which is reported at its own peers when they come first.
+        row.append(via)
+        if len(row) > MAX_IN_ROW + 1:
             return WrongVia(
                 key,
                 f"more than {MAX_IN_ROW} nodes in between",
                 "name a node in between that is nearer",
             )
-        row.append(via)
     return None
