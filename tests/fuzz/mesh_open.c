@@ -6,8 +6,8 @@
  *
  * Input: byte 0 even: the rest is one message of datagrams, byte 1 + 1 their stride.  Odd: a list
  * of u16 length (LE), 8 bytes of prefix, packet; each becomes an authentic record of the session.
- * 2 modulo 4: byte 1 whom it is for, byte 2 hops left, then a message, which gets an authentic relay
- * header of a neighbour.
+ * 2 modulo 4: byte 1 whom it is for, byte 2 hops left, then a message, which gets an authentic
+ * relay header of a neighbour.
  */
 #include "mesh/core/relay.h"
 #include "mesh/core/seal.h"

@@ -7,7 +7,6 @@ from random import Random
 
 import pytest
 
-from mesh import cookie
 from mesh.address import Address
 from mesh.config import MeshConfig, PeerConfig
 from mesh.errors import ConfigError
@@ -15,10 +14,10 @@ from mesh.events import PathChanged, PeerPlaced, SendThrough
 from mesh.handshake import State
 from mesh.identity import Identity, encode_key
 from mesh.keyfile import write_private_key
-from mesh.peer import INITIATION_INTERVAL_NS, RETRY_NS
+from mesh.peer import RETRY_NS
 from mesh.relay import MAX_IN_ROW, Through, wrong_via
 from mesh.timers import Timers
-from tests.fakes.mesh_ends import STRANGER, End, S
+from tests.fakes.mesh_ends import End, S
 from tests.unit.test_mesh_service import Host, Pair
 
 KEYS = [bytes([number]) * 32 for number in range(12)]
@@ -180,28 +179,6 @@ def test_a_wrong_via_changes_nothing(three: Three, wrong: str) -> None:
     with pytest.raises(ConfigError, match="via of peer"):
         three.a.node.apply([PeerConfig(three.c.identity.public_key, via=via)], three.now)
     assert three.a.node.peer_ids() == before
-
-
-def test_who_comes_by_a_neighbour_needs_no_cookie(three: Three) -> None:
-    three.c.start([three.a.config()])
-    (sent,) = three.through()
-    for _ in range(2 * cookie.LOAD_PER_SECOND):
-        three.c.node.receive_datagram(sent.data, three.a.address, 0)
-    three.c.out()
-    three.c.events()
-    three.now = RETRY_NS + S
-    three.a.node.poll(three.now)
-    again = three.through()[-1]
-    for _ in range(2 * cookie.LOAD_PER_SECOND):
-        three.c.node.receive_datagram(sent.data, three.a.address, three.now)
-    three.c.events()
-    three.now += INITIATION_INTERVAL_NS
-    for _ in range(2):
-        three.c.out()
-        three.c.node.receive_datagram(sent.data, STRANGER, three.now)
-    assert [len(data) for data, _ in three.c.out()] == [64], "under load: a cookie reply"
-    three.c.node.receive_datagram(again.data, Through(7), three.now)
-    assert any(isinstance(e, SendThrough) for e in three.c.events())
 
 
 def test_timers() -> None:
