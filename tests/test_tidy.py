@@ -28,9 +28,11 @@ MESH_WITH_IO = {"core.py", "keyfile.py", "service.py", "sockets.py"}
 VHOST_SANS_IO = {
     "backend.py",
     "feature_messages.py",
+    "log_messages.py",
     "memory_messages.py",
     "messages.py",
     "ring_messages.py",
+    "rings.py",
     "session.py",
     "state_messages.py",
 }

@@ -47,11 +47,14 @@ def check_signal(fd: int) -> None:
     """Raises RefusedError unless fd can be watched, and told something, without waiting: who begins
     to watch a file asks it for its state, and only the kernel's own kinds are sure to answer.  User
     Mode Linux calls its socket pairs pipes."""
-    kind = name(fd)
-    if kind == EVENT:
-        return
-    if kind.startswith(SOCKET):
-        with socket.socket(fileno=os.dup(fd)) as sock:
-            if sock.family == socket.AF_UNIX:
-                return
-    raise RefusedError("the descriptor is neither an event counter nor a UNIX socket")
+    if name(fd) != EVENT and not is_unix_socket(fd):
+        raise RefusedError("the descriptor is neither an event counter nor a UNIX socket")
+
+
+def is_unix_socket(fd: int) -> bool:
+    if not name(fd).startswith(SOCKET):
+        return False
+    # The family is named, or Python would ask for the socket's own address, which not every family
+    # has.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=os.dup(fd)) as sock:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_UNIX

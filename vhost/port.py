@@ -138,8 +138,10 @@ class VhostPort:
         try:
             sock, _ = self._listener.sock.accept()
         except OSError as error:
-            # The front-end went away again, or we are out of descriptors.
+            # The front-end went away again, or we are out of descriptors and it is still there.
             self._reason = f"cannot accept: {error.strerror}"
+            self._loop.remove_reader(self._listener.sock.fileno())
+            self._retry = self._loop.call_later(RETRY_S, self._await_front_end)
             return
         # One at a time: the next one waits in the socket's queue.
         self._loop.remove_reader(self._listener.sock.fileno())

@@ -28,7 +28,7 @@ HEADER = struct.Struct("=8sIIQQQ")
 MAGIC = b"vswrings"
 VERSION = 1
 PATH_AT = HEADER.size
-PATH_BYTES = 112  # sun_path and zeros behind it
+PATH_BYTES = 112  # sun_path and zeros behind it; of a longer one, its end
 RINGS_AT = 4096
 KEY_AT, KEY_BYTES = 8, 128  # behind a mark of 8 bytes
 MARK = struct.Struct("=Q")
@@ -104,7 +104,7 @@ class StateFile:
         self._record_bytes = record_bytes
         self._stride = -(-(KEY_BYTES + record_bytes) // RECORD_ALIGN) * RECORD_ALIGN
         self._head = HEADER.pack(MAGIC, VERSION, record_bytes, 0, 0, 0)[: HEADER.size - 24]
-        self._socket = os.fsencode(socket_path).ljust(PATH_BYTES, b"\0")
+        self._socket = os.fsencode(socket_path)[-PATH_BYTES:].ljust(PATH_BYTES, b"\0")
         size = RINGS_AT + MAX_RINGS * self._stride
         try:
             self._fd = _open_private(path)

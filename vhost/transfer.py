@@ -43,7 +43,7 @@ class PipeEnd:
 
 class SocketEnd:
     def __init__(self, fd: int) -> None:
-        self._sock = socket.socket(fileno=fd)
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -61,11 +61,11 @@ class SocketEnd:
 def open_stream(fd: int, flags: int) -> Stream:
     """flags: os.O_RDONLY or O_WRONLY.  Takes fd over, and closes it when it is of no use."""
     name = descriptors.name(fd)
-    if name.startswith(descriptors.SOCKET):
+    if descriptors.is_unix_socket(fd):
         return SocketEnd(fd)
     try:
         if not name.startswith(descriptors.PIPE):
-            raise RefusedError(f"device state through {name}: neither a pipe nor a socket")
+            raise RefusedError(f"device state through {name}: neither a pipe nor a UNIX socket")
         return PipeEnd(fd, flags)
     finally:
         os.close(fd)

@@ -142,3 +142,22 @@ def test_ages_are_right_after_the_ageing_time_changed():
         for _ in range(200):
             box.breathe(advance_ns=1_000_000_000)
         assert known(box) == {}
+
+
+def test_a_worker_whose_breath_began_before_anothers_sweeps_nothing():
+    """It has the time of a second ago, as seen from the table; what was learned in this one is not
+    63 s old."""
+    with SwitchBox(2) as box:
+        lib.fdb_set_ageing(box.fdb, 32)  # counted in seconds
+        other, snapshot = lib.worker_new(1), lib.snapshot_new(2)
+        lib.snapshot_add_bridge(snapshot, box.fdb, bytes(6), 1400)
+        lib.worker_publish(other, snapshot)
+        box.breathe(advance_ns=500_000_000)
+        box.breathe(advance_ns=500_000_000)  # a new second begins
+        announce(box, 0, made_up(0, 50))
+        lib.worker_breathe(other, 2 * 10**9 - 1000)
+        assert len(known(box)) == 50
+        lib.worker_publish(other, ffi.NULL)
+        lib.worker_breathe(other, box.now_ns)
+        lib.worker_free(other)
+        lib.snapshot_free(snapshot)

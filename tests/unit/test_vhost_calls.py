@@ -15,10 +15,21 @@ from vhost import messages as m
 from vhost.messages import Request
 
 FULL = 2**64 - 2
+AF_XDP = 44  # linux/socket.h
 
 
 def fds() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def nameless_socket() -> int:
+    """Of a family that has no getsockname(): one is for everybody, the other wants privilege."""
+    for family, kind in ((socket.AF_ALG, socket.SOCK_SEQPACKET), (AF_XDP, socket.SOCK_RAW)):
+        try:
+            return socket.socket(family, kind).detach()
+        except OSError:
+            continue
+    pytest.skip("neither AF_ALG nor AF_XDP sockets can be made here")
 
 
 def set_call(front: FrontEnd, index: int, fd: int) -> int:
@@ -96,7 +107,7 @@ def test_a_full_error_counter_that_blocks_stops_nobody() -> None:
 @pytest.mark.parametrize(
     "request_", [Request.SET_VRING_CALL, Request.SET_VRING_KICK, Request.SET_VRING_ERR]
 )
-@pytest.mark.parametrize("kind", ["file", "device", "socket", "epoll", "fifo", "pipe"])
+@pytest.mark.parametrize("kind", ["file", "device", "socket", "nameless", "epoll", "fifo", "pipe"])
 def test_descriptors_of_any_other_kind_are_refused(
     tmp_path: Path, request_: Request, kind: str
 ) -> None:
@@ -109,6 +120,7 @@ def test_descriptors_of_any_other_kind_are_refused(
         "file": lambda: os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT),
         "device": lambda: os.open("/dev/null", os.O_RDWR),
         "socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).detach(),
+        "nameless": nameless_socket,
         "epoll": lambda: os.dup(poll.fileno()),
         "pipe": lambda: os.dup(write_end),
         "fifo": lambda: os.open(tmp_path / "fifo", os.O_RDWR),
@@ -129,3 +141,20 @@ def test_descriptors_of_any_other_kind_are_refused(
     poll.close()
     os.close(read_end)
     os.close(write_end)
+
+
+@pytest.mark.parametrize("kind", ["network", "nameless"])
+def test_device_state_through_a_socket_of_another_kind_is_refused(kind: str) -> None:
+    with VhostBox() as box:
+        front = box.front(0)
+        front.negotiate()
+        before = fds()
+        if kind == "network":
+            fd = socket.socket(socket.AF_INET, socket.SOCK_DGRAM).detach()
+        else:
+            fd = nameless_socket()
+        answer = front.ask(Request.SET_DEVICE_STATE_FD, m.DEVICE_STATE_FD.pack(0, 0), [fd])
+        assert m.U64.unpack(answer) == (m.VRING_NO_FD | 1,)
+        assert "neither a pipe nor a UNIX socket" in str(box.ports[0].status()["last_step"])
+        os.close(fd)
+        assert fds() == before

@@ -1,6 +1,7 @@
 """Sockets and lives of ports: both roles, reconnecting, stale files, split and stalled streams."""
 
 import os
+import resource
 import shutil
 import socket
 import stat
@@ -33,6 +34,26 @@ def pump_until(box: VhostBox, state: str, port: int = 0) -> None:
     while box.ports[port].status()["state"] != state:
         assert time.monotonic() < deadline, box.ports[port].status()
         box.pump()
+
+
+def test_a_port_without_descriptors_to_accept_with_waits_for_some() -> None:
+    """It does not try again and again meanwhile, and takes the front-end when it can."""
+    with VhostBox(1) as box, socket.socket(socket.AF_UNIX) as front:
+        port = box.ports[0]
+        port.start()
+        front.connect(port.config.path)
+        free = os.open("/dev/null", os.O_RDONLY)
+        os.close(free)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        try:
+            box.pump()
+            assert "Too many open files" in str(port.status()["reason"])
+            assert port._listener is not None
+            assert not box.loop.remove_reader(port._listener.sock.fileno())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        pump_until(box, "connected")
 
 
 # ---- client mode

@@ -40,6 +40,17 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
+def test_a_socket_may_lie_deeper_than_a_socket_path_is_long(path: Path) -> None:
+    """It is bound by a short path, seen from the daemon's directory."""
+    socket = "/" + "/".join(["directory"] * 30) + "/a.sock"
+    first = opened(path, socket)
+    assert begun(first, 3, KEY) == ""
+    die(first)
+    again = opened(path, socket)
+    assert again.claim(3, KEY) is None
+    again.close()
+
+
 def test_a_ring_goes_on_where_its_record_says(path: Path) -> None:
     first = opened(path)
     assert begun(first, 3, KEY) == ""

@@ -35,9 +35,7 @@ static uint32_t users;
 int call_prepare(void)
 {
     for (uint32_t i = 0; i < ARRAY_LEN(contexts); i++) {
-        if (contexts[i] != 0)
-            continue;
-        if (syscall(SYS_io_setup, REQUESTS, &contexts[i]) < 0)
+        if (contexts[i] == 0 && syscall(SYS_io_setup, REQUESTS, &contexts[i]) < 0)
             return -errno;
         if (((const struct aio_ring *)contexts[i])->magic != AIO_RING_MAGIC)
             return -ENOSYS;

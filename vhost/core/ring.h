@@ -23,11 +23,6 @@ EACH_KIND uint32_t virtq_at_most(struct virtq *q, uint32_t kind, uint32_t max)
     return min_u32(split_available(q), max);
 }
 
-EACH_KIND bool virtq_has(struct virtq *q, uint32_t kind, uint16_t at)
-{
-    return kind & VIRTQ_PACKED ? packed_has(q, at) : split_has(q, at);
-}
-
 /* The only buffer of a chain of one descriptor that lies in one piece, the usual case; NULL when
  * the chain is anything else, also when it is wrong or, in a packed ring, not there. */
 EACH_KIND uint8_t *virtq_single(struct virtq *q, uint32_t kind, uint16_t at, uint16_t flags,

@@ -154,12 +154,14 @@ void fdb_set_ageing(struct fdb *fdb, uint32_t seconds)
 
 void fdb_sweep(struct fdb *fdb, uint64_t now_ns)
 {
-    uint64_t swept = load_relaxed(&fdb->swept_ns), elapsed = now_ns - swept;
+    uint64_t swept = load_relaxed(&fdb->swept_ns);
     uint32_t unit_s = load_relaxed(&fdb->unit_s), ageing_s = load_relaxed(&fdb->ageing_s);
     uint32_t buckets = fdb->buckets_mask + 1, stamp = stamp_at(now_ns, unit_s);
     uint32_t ageing_units = (ageing_s + unit_s - 1) / unit_s;
-    if (elapsed < SWEEP_NS || !cas_acq_rel(&fdb->swept_ns, &swept, now_ns))
+    /* Another worker's breath may have begun later, and swept already. */
+    if (now_ns < swept + SWEEP_NS || !cas_acq_rel(&fdb->swept_ns, &swept, now_ns))
         return;
+    uint64_t elapsed = now_ns - swept;
     if (load_relaxed(&fdb->stamp) != stamp)
         store_relaxed(&fdb->stamp, stamp);
     if (swept == 0)

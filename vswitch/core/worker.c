@@ -134,26 +134,47 @@ static void swap_queues(struct worker *w, uint32_t i, uint32_t k)
     w->active[k] = q;
 }
 
+static void count_burst(struct rxq *q, uint32_t moved)
+{
+    counter_add(&q->counters.packets, moved);
+    counter_add(&q->counters.bursts, 1);
+}
+
+/* What the last burst moved by itself. */
+static uint32_t take_passed_on(struct worker *w)
+{
+    uint32_t passed_on = w->forward.breath.passed_on;
+    w->forward.breath.passed_on = 0;
+    return passed_on;
+}
+
 /* Looks at some of the quiet queues of a worker that never sleeps; those with packets join the
  * others, whose turn comes next.  The quiet ones stand behind the active ones, those that had their
- * look in this round before those that did not. */
-static void look_at_quiet(struct worker *w)
+ * look in this round before those that did not.  Returns the packets that a look moved. */
+static uint32_t look_at_quiet(struct worker *w)
 {
     struct packet *burst[BURST];
+    uint32_t all = 0;
     uint32_t looks = min_u32(w->quiet_count, QUIET_LOOKS);
     for (uint32_t n = 0; n < looks; n++) {
         if (w->quiet_at >= w->quiet_count)
             w->quiet_at = 0;
         uint32_t i = w->active_count + w->quiet_at;
         struct rxq *q = w->active[i];
-        if (q->burst(q, &w->forward.breath, burst, 1) == 0) {
+        uint32_t found = q->burst(q, &w->forward.breath, burst, 1);
+        uint32_t passed_on = take_passed_on(w);
+        if (found == 0 && passed_on == 0) {
             w->quiet_at++;
             continue;
         }
+        if (passed_on > 0)
+            count_burst(q, passed_on);
+        all += passed_on;
         q->quiet_since_ns = 0;
         swap_queues(w, i, w->active_count++);
         w->quiet_count--;
     }
+    return all;
 }
 
 /* Arms a queue that has been quiet for long enough, or puts it with the quiet ones; true when it
@@ -187,12 +208,6 @@ static bool rest_queue(struct worker *w, uint32_t i)
     return true;
 }
 
-static void count_burst(struct rxq *q, uint32_t moved)
-{
-    counter_add(&q->counters.packets, moved);
-    counter_add(&q->counters.bursts, 1);
-}
-
 /* A burst during which somebody else had the CPU says nothing about the queue. */
 static void count_time(struct rxq *q, uint32_t moved, uint64_t cycles)
 {
@@ -211,8 +226,7 @@ static ALWAYS_INLINE uint32_t visit_queues(struct worker *w, bool timed)
         struct rxq *q = w->active[i];
         uint64_t before = timed ? cycles_now() : 0;
         uint32_t n = q->burst(q, &w->forward.breath, burst, BURST);
-        uint32_t passed_on = w->forward.breath.passed_on;
-        w->forward.breath.passed_on = 0;
+        uint32_t passed_on = take_passed_on(w);
         if (n > 0 || unlikely(passed_on > 0)) {
             q->quiet_since_ns = 0;
             uint32_t moved = passed_on;
@@ -253,9 +267,9 @@ static uint32_t breathe(struct worker *w, uint64_t now_ns)
     look_at_control(w);
     if (unlikely(now_ns >= w->tick_ns))
         tick(w);
-    if (w->quiet_count > 0)
-        look_at_quiet(w);
-    return unlikely(--w->until_timed == 0) ? visit_queues_timed(w) : visit_queues(w, false);
+    uint32_t moved = w->quiet_count > 0 ? look_at_quiet(w) : 0;
+    return moved + (unlikely(--w->until_timed == 0) ? visit_queues_timed(w)
+                                                    : visit_queues(w, false));
 }
 
 /* ---- sleeping and waking */
