@@ -47,13 +47,14 @@ class Report:
         }
 
     def _mesh(self) -> Row | None:
-        config = self._switch.state.config
+        config, mesh = self._switch.state.config, self._switch.state.mesh
         if config.mesh is None or config.public_key is None:
             return None
         return {
             "listen": str(config.mesh.listen),
             "public_key": encode_key(config.public_key),
             "peers": self.mesh_peers(),
+            "refused": mesh.plug.refused() if mesh is not None else {},
         }
 
     def ports(self) -> list[Row]:

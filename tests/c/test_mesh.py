@@ -7,19 +7,9 @@ from tests.c.build import build, run
 MEMORY = "address,undefined"
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "mesh_wire.c",
-        "mesh_gate.c",
-        "mesh_probe.c",
-        "mesh_relay.c",
-        "mesh_runs.c",
-        "mesh_send.c",
-    ],
-)
+@pytest.mark.parametrize("source", ["wire", "gate", "hostile", "probe", "relay", "runs", "send"])
 def test_records(tmp_path, source):
-    program = build(tmp_path, source, packages=["vswitch", "mesh"], sanitize=MEMORY)
+    program = build(tmp_path, f"mesh_{source}.c", packages=["vswitch", "mesh"], sanitize=MEMORY)
     assert run(program, timeout_s=120).endswith("ok\n")
 
 

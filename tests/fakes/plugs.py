@@ -64,6 +64,9 @@ class MeshPlug(Plug):
     def peer_ids(self) -> Mapping[bytes, int]:
         return {peer.public_key: i for i, peer in enumerate(self.config.peers)}
 
+    def refused(self) -> dict[str, int]:
+        return {}
+
     def start(self) -> None:
         self._maker.happen("start", self.name)
         self._rxqs.append(self._port.rxq())
