@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from mesh.address import Address
 from mesh.errors import ConfigError
@@ -65,7 +65,8 @@ def _open(listen: Address, *, shared: bool) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_DO)
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DO)
-        sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        with suppress(OSError):  # an older kernel then hands over one datagram at a time
+            sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         for force, plain in (
             (SO_SNDBUFFORCE, socket.SO_SNDBUF),
             (SO_RCVBUFFORCE, socket.SO_RCVBUF),
