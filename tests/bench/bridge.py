@@ -5,10 +5,10 @@ import fcntl
 import os
 import struct
 import subprocess
-from types import TracebackType
 from typing import Self
 
 from tests.bench.errors import BenchError
+from tests.fakes.closing import Closing
 
 TUNSETIFF, TUNSETVNETHDRSZ = 0x400454CA, 0x400454D8
 TAP, NO_PI, VNET_HDR = 0x2, 0x1000, 0x4000
@@ -16,7 +16,7 @@ VNET_BYTES = 12
 CLONE_NEWNET = 0x40000000
 
 
-class KernelBridge:
+class KernelBridge(Closing):
     """taps: file descriptors of what two guests would have."""
 
     name = "bridge"
@@ -59,14 +59,6 @@ class KernelBridge:
             os.close(fd)
         self.taps = []
         subprocess.run(["ip", "netns", "del", self._namespace], capture_output=True, check=False)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_tap(name: str) -> int:

@@ -8,12 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.bench.errors import BenchError
 from tests.bench.priority import prefer
 from tests.bench.systems import Cycles, System
+from tests.fakes.closing import Closing
 from tests.fakes.daemons import until
 from tests.fakes.testpmd import Testpmd, VirtioUser
 
@@ -31,7 +30,7 @@ class LoopResult:
     cycles: float
 
 
-class Loop:
+class Loop(Closing):
     """testpmd as the front-end of both ports."""
 
     def __init__(self, sockets: Sequence[Path], cpu: int, *, packed: bool, big: bool) -> None:
@@ -87,17 +86,6 @@ class Loop:
 
     def close(self) -> None:
         self._pmd.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def pause(seconds: float) -> None:

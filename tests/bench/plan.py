@@ -4,11 +4,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.bench.results import Results
 from tests.bench.systems import Needs, System
+from tests.fakes.closing import Closing
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Turn:
         return self.kind(place.own, place.sockets, self.bench.worker_cpu, needs)
 
 
-class Place:
+class Place(Closing):
     """A folder for one run of a system, and the sockets of its guests."""
 
     def __init__(self, guests: int = 2) -> None:
@@ -49,13 +48,5 @@ class Place:
         self.own.mkdir()
         self.sockets = [folder / f"{i}.sock" for i in range(guests)]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._folder.cleanup()

@@ -5,16 +5,16 @@ import os
 import re
 import socket
 import subprocess
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tests.bench.errors import BenchError
 from tests.bench.library import lib
 from tests.bench.priority import prefer
+from tests.fakes.closing import Closing
 from tests.fakes.daemons import Daemon, until
 from tests.fakes.testpmd import Pmd
 from vswitch.control import ask
@@ -53,7 +53,7 @@ class Needs:
     apart: bool = False
 
 
-class System(ABC):
+class System(Closing):
     """A context manager: entered, it runs and its ports are connected or trying to."""
 
     name: str
@@ -90,14 +90,6 @@ class System(ABC):
             self.close()
             raise
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Vsw(System):

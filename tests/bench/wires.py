@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tests.bench.errors import BenchError
 from tests.bench.generator import Nic, Shape, listen
 from tests.bench.library import ffi, lib
 from tests.bench.priority import pinned, prefer
+from tests.fakes.closing import Closing
 
 WARM_UP_PHASES = 100
 PHASES = 1000
@@ -57,7 +57,7 @@ class PhaseResult:
     wrong: int
 
 
-class Wires:
+class Wires(Closing):
     """Front-ends whose rings the calling thread drives, on a CPU that it has for itself."""
 
     def __init__(self, sockets: Sequence[Path], shape: Shape, cpu: int) -> None:
@@ -131,17 +131,6 @@ class Wires:
     def close(self) -> None:
         for nic in self.nics:
             nic.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def boot(listener: socket.socket, shape: Shape) -> Nic:

@@ -7,9 +7,9 @@ import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+from tests.fakes.closing import Closing
 from tests.fakes.daemons import WAIT_S
 
 
@@ -22,7 +22,7 @@ def qmp_arguments(path: Path) -> list[str]:
     return ["-qmp", f"unix:{path},server=on,wait=off"]
 
 
-class Qmp:
+class Qmp(Closing):
     """One connection; QEMU serves one at a time."""
 
     def __init__(self, path: Path) -> None:
@@ -66,11 +66,3 @@ class Qmp:
 
     def __enter__(self) -> Self:
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -8,11 +8,12 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
-from types import TracebackType
 
 from _dataplane import ffi, lib
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
+
+from tests.fakes.closing import Closing
 
 ROUTER_MAC = "02:00:00:00:00:fe"
 NO_OFFLOAD = bytes(12)
@@ -88,7 +89,7 @@ class BoxPort:
         return int(getattr(counters, name))
 
 
-class SwitchBox:
+class SwitchBox(Closing):
     """ports: how many on the bridge; mesh: whether a port stands for the mesh (id = ports).
 
     routes: (address, prefix, value) with value a port's id or lib.ROUTE_PEER + peer.
@@ -153,11 +154,3 @@ class SwitchBox:
 
     def __enter__(self) -> "SwitchBox":
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -8,9 +8,8 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from tests.fakes.closing import Closing
 from tests.fakes.daemons import until
 from tests.fakes.hugepages import reserve_hugepages
 
@@ -42,7 +41,7 @@ class VirtioUser:
         )
 
 
-class Pmd:
+class Pmd(Closing):
     """A dpdk-testpmd without PCI devices and on memory of its own, driven over its prompt."""
 
     def __init__(self, eal: Sequence[str], arguments: Sequence[str]) -> None:
@@ -99,17 +98,6 @@ class Pmd:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Testpmd(Pmd):

@@ -3,9 +3,8 @@
 import asyncio
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from tests.fakes.closing import Closing
 from tests.fakes.frontend import MERGEABLE, FrontEnd
 from tests.fakes.ram import Ram
 from vhost.port import VhostConfig, VhostPort
@@ -25,7 +24,7 @@ def frame(length: int, seed: int = 0) -> bytes:
     return mac(B) + mac(A) + b"\x88\xb5" + payload
 
 
-class VhostBox:
+class VhostBox(Closing):
     """ports: VhostPort objects on one bridge, in server mode unless told otherwise.
 
     folder: where sockets and state files are; its own unless told otherwise.
@@ -142,17 +141,6 @@ class VhostBox:
         self.routes.close()
         self.loop.close()
         self._folder.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def pair(
