@@ -41,6 +41,15 @@ class PathChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionReady:
+    """The peer's packets are sealed with this session from now on, and sent to path."""
+
+    peer: int
+    local_index: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class InstallKeypair:
     """Receive with these keys from now on.
 
@@ -89,6 +98,7 @@ Event = (
     | PeerRemoved
     | PeerPlaced
     | PathChanged
+    | SessionReady
     | InstallKeypair
     | RemoveKeypair
     | SendKeepalive

@@ -22,6 +22,7 @@ from mesh.events import (
     RemoveKeypair,
     SendKeepalive,
     SendThrough,
+    SessionReady,
     Traffic,
 )
 from mesh.handshake import Keys, PeerKeys, Trigger
@@ -104,6 +105,11 @@ class Node:
     def session_indexes(self) -> list[int]:
         """Local indexes of all installed sessions."""
         return [s.local_index for peer in self._peers for s in peer.sessions()]
+
+    def peer_of(self, local_index: int) -> int | None:
+        """The number of the peer that has the session, or None."""
+        peer = self._indexes.owner(local_index)
+        return peer.id if peer is not None else None
 
     def status(self, now: int) -> list[PeerStatus]:
         return [peer.status(now) for peer in self._peers]
@@ -261,6 +267,7 @@ class Node:
         session = make_session(keys, initiator=True, created=now, endpoint=addr)
         self._drop(peer, peer.install_initiated(session))
         self._install(peer, session, keys)
+        self._events.append(SessionReady(peer.id, session.local_index, addr))
         self._events.append(SendKeepalive(peer.id))  # confirms the key to the peer
         self._arm(peer)
         self._reach_behind(peer, now)
@@ -306,6 +313,7 @@ class Node:
         peer.completed_at = now
         self._move(peer, session.endpoint)
         self._drop(peer, peer.promote_next())
+        self._events.append(SessionReady(peer.id, local_index, session.endpoint))
         self._arm(peer)
         self._reach_behind(peer, now)
 

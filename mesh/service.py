@@ -24,7 +24,6 @@ from mesh import wire
 from mesh.address import Address
 from mesh.config import MeshConfig
 from mesh.core import (
-    RELAY_BYTES,
     MeshCore,
     MeshCoreError,
     Punt,
@@ -43,6 +42,7 @@ from mesh.events import (
     RemoveKeypair,
     SendKeepalive,
     SendThrough,
+    SessionReady,
     Traffic,
 )
 from mesh.handshake import State
@@ -50,6 +50,7 @@ from mesh.identity import encode_key
 from mesh.keyfile import load_identity
 from mesh.node import Node
 from mesh.peer import PeerStatus
+from mesh.prober import Prober
 from mesh.relay import Through
 from mesh.sockets import open_sockets, target
 from mesh.wire import Cipher
@@ -98,6 +99,7 @@ class MeshService:
         self._sockets: list[socket.socket] = []
         self._core: MeshCore | None = None
         self._node: Node | None = None
+        self._prober: Prober | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._report: asyncio.TimerHandle | None = None
         self._unsent = 0
@@ -141,6 +143,8 @@ class MeshService:
                 ciphers=usable(core, self._config.ciphers),
             )
             self._core, self._node, self.c_rxqs = core, node, rxqs
+            self._prober = Prober(core, node, self._config.mtu_bytes)
+            self._prober.configure(self._config, now)
             self._resources = undo.pop_all()
         self.peer_ids = node.peer_ids()
         self._drain()
@@ -152,7 +156,7 @@ class MeshService:
             if handle is not None:
                 handle.cancel()
         self._timer = self._report = None
-        self._core = self._node = None
+        self._core = self._node = self._prober = None
         self._sockets = []
         self.c_rxqs = [[] for _ in range(self._workers)]
         self.peer_ids = {}
@@ -174,6 +178,11 @@ class MeshService:
             raise LocalError("the mesh is not started")
         return self._core, self._node
 
+    def _probing(self) -> Prober:
+        if self._prober is None:
+            raise LocalError("the mesh is not started")
+        return self._prober
+
     # ---- configuration
 
     def apply(self, config: MeshConfig) -> None:
@@ -190,6 +199,7 @@ class MeshService:
             )
         node.apply(config.peers, time.monotonic_ns())
         self._config = config
+        self._probing().configure(config, time.monotonic_ns())
         ids = node.peer_ids()
         staying = {key: i for key, i in self.peer_ids.items() if ids.get(key) == i}
         if len(staying) < len(self.peer_ids):
@@ -211,20 +221,23 @@ class MeshService:
             case PuntKind.SESSION_CONFIRMED:
                 node.session_confirmed(punt.id, now)
             case PuntKind.ENDPOINT:
-                node.endpoint_changed(punt.id, punt.source, now)
+                self._probing().endpoint_punted(punt, now)
             case PuntKind.NEED_SESSION:
                 node.need_session(punt.id, now)
+            case PuntKind.PROBE_REPLY:
+                self._probing().answer_punted(punt, now)
         self._drain()
 
     def _run_timers(self) -> None:
         self._timer = None
         if self._node is not None:
             self._node.poll(time.monotonic_ns())
+            self._probing().paths.poll(time.monotonic_ns())
             self._drain()
 
     def _report_traffic(self) -> None:
         core, node = self._started()
-        reports = {}
+        reports, busy = {}, []
         for index in node.session_indexes():
             stats = core.session_stats(index)
             reports[index] = Traffic(
@@ -235,7 +248,9 @@ class MeshService:
                 last_received=stats.last_rx_ns,
                 last_packet_received=stats.last_rx_packet_ns,
             )
+            busy.append((index, stats.last_tx_ns))
         node.traffic(reports, time.monotonic_ns())
+        self._probing().judge_traffic(busy, time.monotonic_ns())
         self._drain()
         self._report = self._loop.call_later(REPORT_S, self._report_traffic)
 
@@ -243,9 +258,12 @@ class MeshService:
 
     def _drain(self) -> None:
         core, node = self._started()
+        prober = self._probing()
         while events := node.events():
             for event in events:
-                self._carry_out(core, node, event)
+                self._carry_out(core, node, prober, event)
+            prober.carry_out()
+        prober.carry_out()
         for data, to in node.datagrams_to_send():
             sock = self._sockets[0]
             expect_answer(core, data)
@@ -257,24 +275,28 @@ class MeshService:
                 log.debug("handshake message to %s: %s", to, error)
         self._arm(node)
 
-    def _carry_out(self, core: MeshCore, node: Node, event: Event) -> None:
+    def _carry_out(self, core: MeshCore, node: Node, prober: Prober, event: Event) -> None:
         match event:
             case PeerAdded():
                 core.create_peer(event.peer, event.node_id)
                 self._bytes[event.peer] = (0, 0, 0)
             case PeerRemoved():
+                prober.paths.remove(event.peer)
                 core.remove_peer(event.peer)
                 del self._bytes[event.peer]
             case PeerPlaced():
                 core.place_peer(event.peer, event.neighbour)
             case PathChanged():
-                relayed = RELAY_BYTES if isinstance(event.path, Through) else 0
-                core.set_peer_mtu(event.peer, self._config.mtu_bytes - relayed)
+                prober.paths.moved(event.peer, event.path, time.monotonic_ns())
+            case SessionReady():
+                now = time.monotonic_ns()
+                prober.paths.ready(event.peer, event.local_index, event.path, now)
             case SendThrough():
                 self._send_through(core, node, event)
             case InstallKeypair():
                 self._install(core, node, event)
             case RemoveKeypair():
+                prober.paths.lost(event.peer, event.local_index)
                 self._remove(core, event)
             case SendKeepalive():
                 try:
@@ -331,7 +353,8 @@ class MeshService:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        when = node.next_timer()
+        moments = [node.next_timer(), self._probing().paths.next_timer()]
+        when = min((moment for moment in moments if moment is not None), default=None)
         if when is not None:
             # loop.time() is the same clock, in seconds; late by rounding is not early.
             self._timer = self._loop.call_at(when / _NS_PER_S + 1e-6, self._run_timers)
@@ -363,6 +386,9 @@ class MeshService:
             "rx_bytes": rx + sum(s.rx_bytes for s in sessions),
             "tx_bytes": tx + sum(s.tx_bytes for s in sessions),
             "relayed_bytes": relayed + sum(s.relayed_bytes for s in sessions),
+            "cipher": next((s.cipher for s in status.sessions), None),
+            "lanes": self._workers,
+            **self._probing().status(status.peer),
             "addresses": [str(network) for network in status.addresses],
         }
 

@@ -13,7 +13,7 @@ from mesh.errors import ConfigError
 UDP_GRO = 104
 IP_MTU_DISCOVER = 10
 IPV6_MTU_DISCOVER = 23
-PMTUDISC_DO = 2
+PMTUDISC_PROBE = 3
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 
@@ -60,11 +60,13 @@ def _open(listen: Address, *, shared: bool) -> socket.socket:
         sock = undo.enter_context(
             socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         )
-        # Records are never fragmented: what does not fit the path is the sender's mistake.
+        # Records are never fragmented, and how large a path's may be is found by probes
+        # (paths.py): what an ICMP message says of it, which anybody may have sent, counts
+        # for nothing.
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_DO)
-        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DO)
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
+        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
         with suppress(OSError):  # an older kernel then hands over one datagram at a time
             sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         for force, plain in (

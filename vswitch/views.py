@@ -148,7 +148,7 @@ def mesh_peers(answer: list[dict[str, Any]]) -> str:
                 join(peer["addresses"]),
             )
         )
-    return table(
+    peers = table(
         (
             "peer",
             "state",
@@ -161,6 +161,28 @@ def mesh_peers(answer: list[dict[str, Any]]) -> str:
         ),
         rows,
     )
+    ways = [way for peer in answer for way in mesh_ways(peer)]
+    if not ways:
+        return peers
+    header = ("peer", "path", "", "path mtu", "rtt", "loss", "cipher", "lanes")
+    return f"{peers}\n\n{table(header, ways)}"
+
+
+def mesh_ways(peer: dict[str, Any]) -> list[tuple[object, ...]]:
+    """A row for each way to the peer."""
+    return [
+        (
+            peer["public_key"][:12],
+            way["endpoint"] or f"via {(peer['via'] or '?')[:12]}",
+            ("used" if way["used"] else "spare") if way["alive"] else "dead",
+            "-" if way["path_mtu"] is None else way["path_mtu"],
+            "-" if way["rtt_ms"] is None else f"{way['rtt_ms']:.2f} ms",
+            f"{way['loss']:.0%}",
+            peer["cipher"] or "-",
+            peer["lanes"],
+        )
+        for way in peer["paths"]
+    ]
 
 
 def mesh_routes(answer: list[dict[str, Any]]) -> str:

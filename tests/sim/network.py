@@ -24,6 +24,7 @@ from mesh.events import (
     RemoveKeypair,
     SendKeepalive,
     SendThrough,
+    SessionReady,
 )
 from mesh.identity import Identity
 from mesh.node import Node
@@ -346,7 +347,7 @@ class Network:
                 host.plane.via[peer] = neighbour
             case SendThrough(neighbour, node_id, data):
                 self.send(host, data, Through(neighbour), node_id)
-            case PeerRemoved() | PathChanged():
+            case PeerRemoved() | PathChanged() | SessionReady():
                 pass
 
     # ---- safety

@@ -72,6 +72,19 @@ STATUS = {
                 "rx_bytes": 1,
                 "tx_bytes": 2,
                 "relayed_bytes": 3,
+                "paths": [
+                    {
+                        "endpoint": "192.0.2.2:7400",
+                        "used": True,
+                        "alive": True,
+                        "mtu": 1400,
+                        "path_mtu": 1476,
+                        "rtt_ms": 0.25,
+                        "loss": 0.01,
+                    }
+                ],
+                "cipher": "AES_256_GCM",
+                "lanes": 2,
                 "addresses": ["10.5.0.2/32"],
             }
         ],
@@ -247,6 +260,7 @@ def test_status_as_text() -> None:
     assert "br0     vm1   vhost-user  connected  1/2 packed  0         3   4      0  -" in lines
     assert "br0/vm1: waiting for SET_VRING_KICK of ring 1" in lines
     assert any("1m5s ago" in line for line in lines)
+    assert any(line.split()[2:6] == ["used", "1476", "0.25", "ms"] for line in lines)
     assert max(map(len, lines)) <= 130
 
 

@@ -165,8 +165,8 @@ def test_two_nodes_agree_on_keys(pair: Pair, workers: int) -> None:
     assert status["endpoint"] == f"127.0.0.1:{a.service.listen_port}"
     assert status["addresses"] == ["10.5.0.1/32"]
     assert isinstance(status["last_handshake_s"], float)
-    assert status["rx_bytes"] == 48  # the keepalive that confirmed the key
-    assert a.service.status()[0]["tx_bytes"] == 48
+    assert status["rx_bytes"] >= 48  # the keepalive that confirmed the key; and probes
+    assert a.service.status()[0]["tx_bytes"] >= 48
 
 
 def test_ciphers_in_order_of_preference(pair: Pair) -> None:
