@@ -75,6 +75,24 @@ static inline int rig_socket(struct mesh_endpoint *at, bool gro)
     return fd;
 }
 
+/* Of a node's lanes, which share one port; number 0 chooses it. */
+static inline int rig_group_socket(struct mesh_endpoint *at, uint32_t number)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int on = 1, fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+    socklen_t len = sizeof(in);
+    in.sin_port = number ? htons(at->port) : 0;
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == 0);
+    CHECK(setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0);
+    CHECK(bind(fd, (struct sockaddr *)&in, sizeof(in)) == 0);
+    CHECK(getsockname(fd, (struct sockaddr *)&in, &len) == 0);
+    memset(at, 0, sizeof(*at));
+    at->address[10] = at->address[11] = 0xff;
+    memcpy(at->address + 12, &in.sin_addr, 4);
+    at->port = ntohs(in.sin_port);
+    return fd;
+}
+
 static inline void rig_node_new(struct rig_node *n, uint8_t id)
 {
     uint8_t node[8], mac1_key[32];

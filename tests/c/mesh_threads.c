@@ -26,23 +26,6 @@ struct worker_thread {
 static struct rig_node nodes[2];
 static struct worker_thread threads[2 * LANES];
 
-static int group_socket(struct mesh_endpoint *at, uint32_t number)
-{
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    int on = 1, fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
-    socklen_t len = sizeof(in);
-    in.sin_port = number ? htons(at->port) : 0;
-    CHECK(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == 0);
-    CHECK(setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0);
-    CHECK(bind(fd, (struct sockaddr *)&in, sizeof(in)) == 0);
-    CHECK(getsockname(fd, (struct sockaddr *)&in, &len) == 0);
-    memset(at, 0, sizeof(*at));
-    at->address[10] = at->address[11] = 0xff;
-    memcpy(at->address + 12, &in.sin_addr, 4);
-    at->port = ntohs(in.sin_port);
-    return fd;
-}
-
 static void node_new(uint32_t number)
 {
     struct rig_node *n = &nodes[number];
@@ -52,7 +35,7 @@ static void node_new(uint32_t number)
     CHECK(mesh_set_lanes(n->mesh, LANES) == 0);
     for (uint32_t lane = 0; lane < LANES; lane++) {
         struct worker_thread *t = &threads[number * LANES + lane];
-        n->fd = group_socket(&n->at, lane);
+        n->fd = rig_group_socket(&n->at, lane);
         if (lane == 0)
             CHECK(mesh_steer(n->fd, LANES) == 0);
         CHECK(mesh_lane_add(n->mesh, lane, n->fd) == 0);

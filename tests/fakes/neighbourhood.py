@@ -11,7 +11,6 @@ import socket
 import struct
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from tests.fakes.frontend import MERGEABLE, FrontEnd
 from tests.fakes.ring import PackedRing, Ring
@@ -235,9 +234,6 @@ class Neighbourhood(VhostBox):
         for number in (LEFT, RIGHT):
             assert self.drops(number) == {}
             assert self.ports[number].status()["connections"] == 1
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self,
