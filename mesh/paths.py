@@ -236,11 +236,13 @@ class Paths:
 
     # ---- inputs: probes
 
-    def answered(self, probe: int, received: int, now: int) -> None:
-        """received: when the answer came."""
-        peer_id, way, size, sent = self._sent.pop(probe, (-1, None, 0, 0))
+    def answered(self, peer_id: int, probe: int, received: int, now: int) -> None:
+        """received: when the answer came.  One to a probe of another peer counts for nothing."""
+        if self._sent.get(probe, (-1,))[0] != peer_id:
+            return
+        _, way, size, sent = self._sent.pop(probe)
         peer = self._peers.get(peer_id)
-        if way is None or peer is None or peer.ways.get(way.path) is not way:
+        if peer is None or peer.ways.get(way.path) is not way:
             return
         way.measured(max(received - sent, 0))
         way.results.append(True)
@@ -280,7 +282,11 @@ class Paths:
                 self._run(peer_id, peer, way, now)
             self._choose(peer_id, peer, now)
             self._arm(peer_id, peer)
-        for probe in [p for p, entry in self._sent.items() if now - entry[3] > LATE_NS]:
+        # In the order in which they were sent.
+        while self._sent:
+            probe = next(iter(self._sent))
+            if now - self._sent[probe][3] <= LATE_NS:
+                break
             del self._sent[probe]
 
     # ---- one way

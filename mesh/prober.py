@@ -51,7 +51,9 @@ class Prober:
 
     def answer_punted(self, punt: Punt, now: int) -> None:
         received, probe, _ = punt.probe_reply
-        self.paths.answered(probe, received, now)
+        peer = self._node.peer_of(punt.id)
+        if peer is not None:
+            self.paths.answered(peer, probe, received, now)
 
     def judge_traffic(self, sent: Collection[tuple[int, int]], now: int) -> None:
         """sent: sessions' local indexes, and when each last sent a packet."""

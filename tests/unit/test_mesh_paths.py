@@ -73,7 +73,7 @@ class World:
             self.now = max(self.now, min(moments))
             while self.coming and self.coming[0][0] <= self.now:
                 came, probe = heapq.heappop(self.coming)
-                self.paths.answered(probe, came, self.now)
+                self.paths.answered(PEER, probe, came, self.now)
             self.paths.poll(self.now)
             self.drain()
         self.now = end
@@ -243,7 +243,7 @@ def test_a_family_that_the_socket_lacks_is_a_dead_way():
             if isinstance(event, SendProbe) and event.path == TWO:
                 world.paths.unsent(event.probe, too_long=False, now=world.now)
             elif isinstance(event, SendProbe):
-                world.paths.answered(event.probe, world.now + MS, world.now)
+                world.paths.answered(PEER, event.probe, world.now + MS, world.now)
     assert not world.way(TWO).alive
     assert world.way(ONE).alive
 
@@ -259,3 +259,17 @@ def test_configurations_change():
     world.paths.remove(PEER)
     assert world.paths.status(PEER) == []
     assert world.paths.next_timer() is None
+
+
+def test_answers_of_others_and_to_nothing_count_for_nothing():
+    world = World(ONE)
+    world.wires[ONE].dead = True
+    world.ready(ONE)
+    for probe in range(10):
+        world.paths.answered(PEER + 1, probe, world.now, world.now)
+    world.paths.answered(PEER, 999, world.now, world.now)
+    assert world.way(ONE).rtt_ns is None
+    world.run(40 * S)
+    assert not world.way(ONE).alive
+    world.paths.answered(PEER, 0, world.now, world.now)
+    assert world.way(ONE).rtt_ns is None, "too late to tell anything"
