@@ -292,7 +292,7 @@ def test_state_through_something_else() -> None:
         fd = memfd()
         save = m.DEVICE_STATE_FD.pack(0, 0)
         assert ask(front, Request.SET_DEVICE_STATE_FD, save, (fd,)) == 0x101
-        assert "neither a pipe nor a socket" in str(box.ports[0].status()["last_step"])
+        assert "neither a pipe nor a UNIX socket" in str(box.ports[0].status()["last_step"])
         os.close(fd)
 
 
