@@ -12,7 +12,7 @@ ROUTES = st.dictionaries(
     st.tuples(ADDRESSES, st.sampled_from([0, 1, 2, 63, 64, 65, 96, 127, 128])).map(
         lambda t: ipaddress.IPv6Network((t[0], t[1]), strict=False)
     ),
-    st.integers(0, 2**32 - 1),
+    st.integers(0, 2 * 65536 - 1),  # a port, or a peer
     max_size=30,
 )
 
