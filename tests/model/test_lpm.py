@@ -1,5 +1,6 @@
 """Longest-prefix match against the slowest implementation that is obviously right."""
 
+import errno
 import ipaddress
 
 from _dataplane import ffi, lib
@@ -38,3 +39,10 @@ def test_limits():
     assert lib.lpm_add(table, address, 128, 2) < 0, "twice the same prefix"
     assert lib.lpm_add(table, address, 127, 3) < 0, "one route more than it was made for"
     assert lib.lpm_lookup(table, address) == 1
+
+
+@given(st.integers(2 * 65536, 2**32 - 1))
+def test_what_is_no_port_and_no_peer_is_refused(value: int) -> None:
+    table = ffi.gc(lib.lpm_new(1), lib.lpm_free)
+    assert lib.lpm_add(table, bytes(16), 0, value) == -errno.EINVAL
+    assert lib.lpm_lookup(table, bytes(16)) == -1
