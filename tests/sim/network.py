@@ -2,7 +2,7 @@
 
 Everything is drawn from one Random(seed): the same seed gives the same trace.  Which faults
 there are at all is drawn first (swarm testing: a fault that never happens leaves room for
-others).  Safety is checked at every step, by check_*() and by Plane's assertions.
+others).  Safety is checked at every step: Ledger is told of each, check_host() looks after it.
 """
 
 import hashlib
@@ -29,10 +29,19 @@ from mesh.events import (
 from mesh.identity import Identity
 from mesh.node import Node
 from mesh.relay import Path, Through
+from mesh.wire import Cipher
+from tests.sim.gate import Gate
+from tests.sim.ledger import Ledger, check_host
 from tests.sim.options import MS, Options, S
-from tests.sim.plane import RELAY_HOPS, Plane, PlaneSession, Record, Relayed
+from tests.sim.plane import RELAY_HOPS, Plane, Record, Relayed
 
 REPORT_NS = 2 * S
+CIPHERS = (Cipher.AES_256_GCM,)
+MIXED_CIPHERS = (
+    CIPHERS,
+    (*CIPHERS, Cipher.CHACHA20_POLY1305),
+    (Cipher.CHACHA20_POLY1305, *CIPHERS),
+)
 
 Message = bytes | Record | Relayed
 
@@ -46,13 +55,10 @@ class Host:
     address: Address
     node: Node
     plane: Plane
+    gate: Gate
     clock_offset: int = 0
     armed: int | None = None  # network's time
     got: dict[int, int] = field(default_factory=dict)  # sender's number -> when, network's time
-    indexes: set[int] = field(default_factory=set)  # all that this host ever had
-    # Ephemeral keys of initiations, since its start: answered, by our index; and confirmed.
-    answered: dict[int, bytes] = field(default_factory=dict)
-    bound: set[bytes] = field(default_factory=set)
 
 
 class Network:
@@ -66,19 +72,19 @@ class Network:
         self.digest = hashlib.blake2b(digest_size=16)
         self.log: deque[tuple[int, int, Address, Message] | str] = deque(maxlen=40)
         self.cut: set[tuple[int, int]] = set()
-        self.installed: dict[tuple[bytes, bytes], tuple[int, int, int]] = {}
         self.past: deque[tuple[bytes | Relayed, Address, Address]] = deque(maxlen=50)
         self.relayed = 0
         self.loops = 0
-        self.handshakes = 0
+        self.cookies = 0
+        self.ledger = Ledger()
         identities = [Identity(self.rng.randbytes(32)) for _ in range(self.options.nodes)]
         self.homes = [Address(IPv4Address(f"10.0.0.{i + 1}"), 7400) for i in range(len(identities))]
         self.psk = self.rng.randbytes(32) if self.options.preshared else None
         self.identities = identities
         self.hosts: list[Host] = []
         for number, identity in enumerate(identities):
-            host = Host(number, identity, self.homes[number], self.start(number), Plane())
-            self.hosts.append(host)
+            home, node, gate = self.homes[number], self.start(number), self.gate(number)
+            self.hosts.append(Host(number, identity, home, node, Plane(), gate))
         self.by_address = {host.address: host for host in self.hosts}
         self.number_of = {h.identity.public_key: h.number for h in self.hosts}
         for host in self.hosts:
@@ -86,7 +92,7 @@ class Network:
             if host.number == 0 or not self.options.one_way:
                 self.at(self.jitter(self.options.packet_every), "packet", host.number)
             self.drain(host)
-            for kind in ("restart", "jump", "roam"):
+            for kind in ("restart", "jump", "roam", "load"):
                 self.again(kind, host.number)
         self.again("partition", 0)
 
@@ -121,7 +127,11 @@ class Network:
             Random(self.rng.getrandbits(64)),
             self.now if clock is None else clock,
             wall_offset_ns=wall,
+            ciphers=self.rng.choice(MIXED_CIPHERS) if self.options.mixed else CIPHERS,
         )
+
+    def gate(self, number: int) -> Gate:
+        return Gate(self.identities[number].public_key, self.rng.randbytes(32))
 
     def clock(self, host: Host) -> int:
         return self.now + host.clock_offset
@@ -179,11 +189,9 @@ class Network:
             return
         host = self.hosts[number]
         self.log.append(f"Note over n{number}: restart")
-        for key in [k for k, (n, _, _) in self.installed.items() if n == number]:
-            self.installed[key] = (number, -1, -1)
+        self.ledger.restarted(number)
         host.plane = Plane()
-        host.answered.clear()
-        host.bound.clear()
+        host.gate = self.gate(number)
         host.clock_offset = self.rng.randrange(1000 * S)
         host.node = self.start(number, self.clock(host))
         self.drain(host)
@@ -205,6 +213,15 @@ class Network:
             host.address = Address(host.address.ip, port)
             self.by_address[host.address] = host
 
+    def on_load(self, number: int) -> None:
+        self.again("load", number)
+        if self.faults:
+            self.hosts[number].gate.loaded = True
+            self.at(self.rng.choice([3, 30, 100]) * S, "calm", number)
+
+    def on_calm(self, number: int) -> None:
+        self.hosts[number].gate.loaded = False
+
     def on_partition(self, _: int) -> None:
         self.again("partition", 0)
         if self.faults:
@@ -222,6 +239,7 @@ class Network:
         self.cut.clear()
         self.past.clear()
         for host in self.hosts:
+            host.gate.loaded = False
             del self.by_address[host.address]
             host.address = self.homes[host.number]
             self.by_address[host.address] = host
@@ -245,6 +263,7 @@ class Network:
             assert isinstance(hop.endpoint, Address)
             now = self.clock(host)
             relayed = host.plane.seal_relay(hop, node, data, hops_left, now)
+            self.ledger.sealed(relayed, confirmed=hop.confirmed)
             self.transmit(host, relayed, hop.endpoint)
 
     def transmit(self, host: Host, data: Message, to: Address) -> None:
@@ -254,8 +273,6 @@ class Network:
         text = data if isinstance(data, bytes) else b"%d %d" % (data.receiver, data.counter)
         self.digest.update(b"%d %d %d %b" % (self.now, host.number, number, text))
         self.log.append((self.now, host.number, to, data))
-        if isinstance(data, bytes):
-            self.handshakes += data[0] == 2
         if not isinstance(data, Record):
             self.past.append((data, host.address, to))
         if target is None or (host.number, target.number) in self.cut:
@@ -284,21 +301,39 @@ class Network:
             self.drain(host)
 
     def receive(self, host: Host, data: Message, source: Path) -> None:
-        now = self.clock(host)
         if isinstance(data, bytes):
-            self.check_not_bound(host, data, source, now)
-        elif (opened := host.plane.open(data, source, now)) is not None:
-            session, confirmed, moved = opened
-            if confirmed:
-                self.check_confirmed(host, session)
-                host.bound.add(host.answered[data.receiver])
-                host.node.session_confirmed(data.receiver, now)
-            if moved:
-                host.node.endpoint_changed(data.receiver, source, now)
-            if isinstance(data, Relayed):
-                self.receive_relayed(host, data, session.keys.peer)
-            elif not data.empty:
-                host.got[self.public(host, session.keys.peer)] = self.now
+            self.receive_handshake(host, data, source)
+            return
+        now = self.clock(host)
+        opened = host.plane.open(data, source, now)
+        if opened is None:
+            return
+        session, confirmed, moved = opened
+        peer = self.public(host, session.keys.peer)
+        self.ledger.opened(data)
+        if confirmed:
+            self.ledger.confirming(host.number, peer, session.keys)
+            host.node.session_confirmed(data.receiver, now)
+        if moved:
+            host.node.endpoint_changed(data.receiver, source, now)
+        if isinstance(data, Relayed):
+            self.receive_relayed(host, data, session.keys.peer)
+        elif not data.empty:
+            host.got[peer] = self.now
+
+    def receive_handshake(self, host: Host, data: bytes, source: Path) -> None:
+        now = self.clock(host)
+        passes, reply = host.gate.receive(data, source, now)
+        if reply is not None and isinstance(source, Address):
+            self.cookies += 1
+            self.transmit(host, reply, source)
+        if not passes:
+            return
+        before = set(host.node.session_indexes())
+        host.node.receive_datagram(data, source, now)
+        if data[0] == 1:
+            for index in set(host.node.session_indexes()) - before:
+                self.ledger.answering(host.number, index, data[8:40])
 
     def receive_relayed(self, host: Host, data: Relayed, neighbour: int) -> None:
         if data.node == host.identity.node_id:
@@ -313,7 +348,8 @@ class Network:
     def send_record(self, host: Host, peer: int, *, empty: bool) -> bool:
         sealed = host.plane.seal(peer, self.clock(host), empty=empty)
         if sealed is not None:
-            record, path = sealed
+            record, path, confirmed = sealed
+            self.ledger.sealed(record, confirmed=confirmed)
             node = self.hosts[self.public(host, peer)].identity.node_id
             self.send(host, record, path, node)
         return sealed is not None
@@ -322,8 +358,9 @@ class Network:
         while events := host.node.events():
             for event in events:
                 self.carry_out(host, event)
-            self.check_host(host)
+            check_host(host.node, host.plane, self.clock(host))
         for data, to in host.node.datagrams_to_send():
+            host.gate.expect(data, self.clock(host))
             self.transmit(host, data, to)
         timer = host.node.next_timer()
         if timer is not None:
@@ -335,7 +372,7 @@ class Network:
     def carry_out(self, host: Host, event: Event) -> None:
         match event:
             case InstallKeypair():
-                self.check_install(host, event)
+                self.ledger.installing(host.number, self.public(host, event.peer), event)
                 host.plane.install(event)
             case RemoveKeypair(_, local_index):
                 host.plane.remove(local_index)
@@ -346,49 +383,10 @@ class Network:
             case PeerPlaced(peer, neighbour):
                 host.plane.via[peer] = neighbour
             case SendThrough(neighbour, node_id, data):
+                host.gate.expect(data, self.clock(host))
                 self.send(host, data, Through(neighbour), node_id)
             case PeerRemoved() | PathChanged() | SessionReady():
                 pass
-
-    # ---- safety
-
-    def check_install(self, host: Host, event: InstallKeypair) -> None:
-        other = self.public(host, event.peer)
-        assert event.send_key != event.receive_key
-        assert event.local_index not in host.indexes, "a local index came back"
-        host.indexes.add(event.local_index)
-        pair = (event.send_key, event.receive_key)
-        assert pair not in self.installed, "keys were installed twice"
-        self.installed[pair] = (host.number, event.local_index, event.remote_index)
-        mirror = self.installed.get((event.receive_key, event.send_key))
-        if event.initiator:
-            assert mirror is not None, "the responder does not have these keys"
-            number, local, remote = mirror
-            assert number == other
-            assert local in (event.remote_index, -1)
-            assert remote in (event.local_index, -1)
-        else:
-            assert mirror is None, "the initiator had these keys before it was answered"
-
-    def check_not_bound(self, host: Host, data: bytes, source: Path, now: int) -> None:
-        """An initiation whose keys were used is never answered again."""
-        before = set(host.node.session_indexes())
-        host.node.receive_datagram(data, source, now)
-        if data[0] == 1:
-            for index in set(host.node.session_indexes()) - before:
-                assert data[8:40] not in host.bound, "a replay was answered"
-                host.answered[index] = data[8:40]
-
-    def check_confirmed(self, host: Host, session: PlaneSession) -> None:
-        mirror = self.installed.get((session.keys.receive_key, session.keys.send_key))
-        assert mirror is not None, "confirmed by a record that nobody can have sealed"
-        assert mirror[0] == self.public(host, session.keys.peer)
-
-    def check_host(self, host: Host) -> None:
-        indexes = host.node.session_indexes()
-        assert sorted(indexes) == sorted(host.plane.sessions), "node and data plane differ"
-        for status in host.node.status(self.clock(host)):
-            assert len(status.sessions) <= 3
 
     # ---- liveness
 

@@ -21,8 +21,10 @@ class Options:
     restart_every: int
     jump_every: int
     roam_every: int
+    load_every: int  # cookies are asked for
     one_sided: bool  # only the first of each pair knows the other's address
     preshared: bool
+    mixed: bool  # hosts have different ciphers, and choices of their own
     packet_every: int
     one_way: bool  # only the first host has packets to send
     shape: str  # who reaches whom by itself: "full", "star" (around the first), "row"
@@ -44,8 +46,10 @@ class Options:
             restart_every=int(sometimes(30 * S, 100 * S)),
             jump_every=int(sometimes(60 * S, 200 * S)),
             roam_every=int(sometimes(30 * S, 100 * S)),
+            load_every=int(sometimes(30 * S, 100 * S)),
             one_sided=rng.random() < 0.25,
             preshared=rng.random() < 0.5,
+            mixed=rng.random() < 0.3,
             packet_every=rng.choice([2 * S, 7 * S, 25 * S]),
             one_way=rng.random() < 0.3,
             shape=rng.choice(["full", "star", "row"]) if nodes > 2 else "full",

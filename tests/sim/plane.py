@@ -81,19 +81,18 @@ class Plane:
         if self.current.get(session.keys.peer) is session:
             del self.current[session.keys.peer]
 
-    def seal(self, peer: int, now: int, *, empty: bool) -> tuple[Record, Path] | None:
-        """None: there is no key."""
+    def seal(self, peer: int, now: int, *, empty: bool) -> tuple[Record, Path, bool] | None:
+        """(record, where to, whether the peer has confirmed the key).  None: there is no key."""
         session = self.current.get(peer)
         if session is None:
             return None
-        assert session.confirmed, "sealed with a key that the peer has not confirmed"
         record = Record(session.keys.remote_index, session.keys.send_key, session.counter, empty)
         session.counter += 1
         if empty:
             session.last_keepalive_sent = now
         else:
             session.last_packet_sent = now
-        return record, session.endpoint
+        return record, session.endpoint, session.confirmed
 
     def hop(self, peer: int | None) -> PlaneSession | int | None:
         """With which session a message for the peer goes on; a peer with whom one is missing; None:
