@@ -10,7 +10,6 @@ Between the wires nothing is routed: only the mesh of b knows both ends.
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,9 @@ from scapy.layers.inet import UDP
 from scapy.layers.l2 import ARP
 from scapy.utils import PcapReader
 
+from mesh.identity import Identity
+from mesh.noise import dh
+from tests.fakes import memory
 from tests.fakes.configs import public, write_key
 from tests.fakes.daemons import Daemon, environment, until
 
@@ -37,7 +39,6 @@ PORT = 7400
 MARKER = "6d6573687377697463682d6d61726b21"  # "meshswitch-mark!", ping's longest pattern
 SEEDS = [bytes([number]) * 32 for number in (1, 2, 3, 4)]
 TCP_S = 4
-KEY_BYTES = 32
 
 
 def sh(command: str) -> str:
@@ -177,52 +178,6 @@ def captured(file: Path) -> int:
     return count
 
 
-# ---- what a process's memory holds
-
-
-def regions(pid: int) -> Iterator[tuple[int, int, set[str]]]:
-    """(begin, end, flags) of what may be read."""
-    begin = end = 0
-    readable = False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) .*?(\[v\w+\])?$", line):
-            begin, end = int(found[1], 16), int(found[2], 16)
-            readable = found[3].startswith("r") and not found[4]
-        elif line.startswith("VmFlags:") and readable:
-            yield begin, end, set(line.split()[1:])
-
-
-def memory(pid: int, *, locked: bool) -> Iterator[bytes]:
-    """Contents, region by region.  locked: only what is locked and not dumped, where keys are."""
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as mem:
-        for begin, end, flags in regions(pid):
-            if locked and not {"lo", "dd"} <= flags:
-                continue
-            mem.seek(begin)
-            try:
-                yield mem.read(end - begin)
-            except OSError:
-                continue  # device memory, or gone meanwhile
-
-
-def secrets(host: Host) -> set[bytes]:
-    """Whatever looks random in the locked memory: record keys are at its 16-byte boundaries."""
-    found = set()
-    for content in memory(host.daemon.process.pid, locked=True):
-        for at in range(0, len(content) - KEY_BYTES + 1, 16):
-            word = content[at : at + KEY_BYTES]
-            if len(set(word)) > KEY_BYTES // 2:
-                found.add(word)
-    return found
-
-
-def holds(host: Host, words: set[bytes]) -> set[bytes]:
-    found = set()
-    for content in memory(host.daemon.process.pid, locked=False):
-        found |= {word for word in words if word in content}
-    return found
-
-
 # ---- tests
 
 
@@ -261,10 +216,25 @@ def test_through_a_node_that_has_no_key(tmp_path: Path) -> None:
             f"byte passed on ({sum(passed) / 1e9:.2f} GB)"
         )
 
-        of_a, of_b, of_c = secrets(a), secrets(b), secrets(c)
-        assert holds(b, of_a & of_b), "what a and b share is not found in b: the search is blind"
-        assert len(of_a & of_c) >= 2, "a key for each direction"
-        assert not holds(b, of_a & of_c)
+        expect_no_keys_of_others(a, b, c)
+
+
+def expect_no_keys_of_others(a: Host, b: Host, c: Host) -> None:
+    """b, between a and c, holds nothing that those two share, nor what could make it."""
+    pids = [host.daemon.process.pid for host in (a, b, c)]
+    of_a, of_b, of_c = (memory.secrets(pid) for pid in pids)
+    shared = of_a & of_c
+    assert len(shared) >= 4, "two halves of a key for each direction"
+    assert len(of_a & of_b) >= 4
+    assert memory.holds(pids[1], of_a & of_b) == of_a & of_b, "the search is blind"
+    assert memory.holds(pids[1], shared) == set()
+    # Whoever had one of these could take part in a handshake of theirs.
+    identities = [Identity(seed) for seed in SEEDS[:3]]
+    privates = [identity.static_private for identity in identities]
+    of_both = dh(privates[0], identities[2].static_public)
+    for pid, number in ((pids[0], 0), (pids[2], 2)):
+        assert memory.holds(pid, {privates[number], of_both}) == {privates[number], of_both}
+    assert memory.holds(pids[1], {*privates, of_both}) == {privates[1]}
 
 
 def test_a_packet_that_does_not_fit_the_longer_way_is_told_so(tmp_path: Path) -> None:

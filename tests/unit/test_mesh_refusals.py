@@ -114,6 +114,22 @@ def test_replay_after_a_restart_binds_nobody(two: Two) -> None:
     assert (two.a.state, two.b.state) == (State.READY, State.READY)
 
 
+def test_replays_after_a_restart_do_not_make_us_yield_for_ever(two: Two) -> None:
+    """b restarts; whenever it initiates, somebody replays an old initiation of a, to which b would
+    yield if a had sent it now."""
+    ((old, _),) = two.a.out()
+    two.a.start([two.b.config()])
+    two.b.start([two.a.config(two.a.address)])
+    for attempt in range(2):
+        ((initiation, _),) = two.b.out()
+        two.b.node.receive_datagram(old, STRANGER, two.now)
+        assert [to for _, to in two.b.out()] == [STRANGER]
+        two.a.node.receive_datagram(initiation, two.b.address, two.now)
+        two.deliver(two.a, two.b)
+        assert two.b.state is (State.READY if attempt else State.INITIATING)
+        two.wait(5.5)
+
+
 def test_clock_set_back_is_overcome_by_the_other_side(two: Two) -> None:
     two.connected()
     two.now += 20 * S
