@@ -9,15 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from tests.bench import latency, scale, vm2vm
+from tests.bench import latency, mesh, scale, vm2vm
 from tests.bench.errors import BenchError, UsageError
 from tests.bench.hugepages import hugepages
 from tests.bench.plan import Bench
 from tests.bench.priority import own_priority
 from tests.bench.results import Results
 
-HUGEPAGES = 768  # of 2 MiB: OVS, testpmd and the load generator together
-BENCHES = {"vm2vm": vm2vm.run, "latency": latency.run, "scale": scale.run}
+# Each with the hugepages of 2 MiB that it needs: OVS, testpmd and the load generator together.
+BENCHES = {
+    "vm2vm": (vm2vm.run, 768),
+    "latency": (latency.run, 768),
+    "scale": (scale.run, 768),
+    "mesh": (mesh.run, 0),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,8 +64,9 @@ def measure(chosen: argparse.Namespace) -> Results:
     )
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # hundreds of guests, six files each
-    with hugepages(HUGEPAGES), own_priority():
-        results = BENCHES[chosen.name](bench)
+    run, pages = BENCHES[chosen.name]
+    with hugepages(pages), own_priority():
+        results = run(bench)
     if not results.samples and not results.failures:
         raise UsageError(f"--filter {chosen.filter}: no case is called so")
     if target is not None:
@@ -84,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("name", choices=sorted(BENCHES), metavar="NAME", help=", ".join(BENCHES))
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     command.add_argument("--rounds", type=positive, default=7, metavar="N")
-    command.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of each loop")
+    command.add_argument(
+        "--seconds", type=float, default=1.0, metavar="S", help="of each loop or flow"
+    )
     command.add_argument(
         "--filter", default="", metavar="TEXT", help="only cases with TEXT in their name"
     )

@@ -121,3 +121,18 @@ int32_t wake_times(int32_t cpu, uint64_t gap_cycles, uint32_t count, uint64_t *c
 
 uint64_t tsc_per_second(void);
 uint64_t tsc_now(void);
+
+/* ---- UDP between two hosts: datagrams.c */
+
+struct datagrams {
+    double rate;               /* per second that are to be sent */
+    uint64_t duration_ns;
+    uint32_t bytes;            /* of each payload */
+    uint32_t padding;
+    uint64_t sent;             /* out: that the kernel took */
+    uint64_t received;
+    uint64_t elapsed_ns;       /* of sending */
+};
+
+/* Between connected sockets; to_fd has a time-out for receiving.  0 or -errno. */
+int32_t send_datagrams(int32_t from_fd, int32_t to_fd, struct datagrams *d);

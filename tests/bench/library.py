@@ -13,7 +13,17 @@ from tests.fakes.daemons import ROOT
 
 FOLDER = ROOT / "tests" / "bench"
 HEADERS = ("abi.h", "ring.h")
-SOURCES = ("ring.c", "frames.c", "phase.c", "copy.c", "pings.c", "taps.c", "wide.c", "routes.c")
+SOURCES = (
+    "ring.c",
+    "frames.c",
+    "phase.c",
+    "copy.c",
+    "pings.c",
+    "taps.c",
+    "wide.c",
+    "routes.c",
+    "datagrams.c",
+)
 # Of the switch itself, measured alone.
 PARTS = ("vswitch/core/lpm.c",)
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-Wall", "-Wextra", "-Wshadow", "-Werror")

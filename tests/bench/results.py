@@ -18,9 +18,15 @@ from tests.bench.library import tsc_hz
 from tests.fakes.daemons import ROOT
 
 # Of these less is better.
-COSTS = {"cycles", "us", "s"}
+COSTS = {"cycles", "us", "s", "s/GB", "ns/B"}
 # Of these nothing is better.
-CONDITIONS = {"percent"}
+CONDITIONS = {"percent", "segments"}
+# Others' programs that are measured, and the packages that they are from.
+PEERS = {
+    "dpdk": "dpdk-dev",
+    "ovs": "openvswitch-switch-dpdk",
+    **{name: name for name in ("wireguard-go", "nebula", "fastd", "tinc", "openvpn")},
+}
 
 
 @dataclass(frozen=True)
@@ -166,8 +172,7 @@ def environment() -> dict[str, Any]:
         "kernel": platform.release(),
         "load": os.getloadavg()[0],
         "commit": output("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
-        "dpdk": output("dpkg-query", "-W", "-f=${Version}", "dpdk-dev"),
-        "ovs": output("dpkg-query", "-W", "-f=${Version}", "openvswitch-switch-dpdk"),
+        **{name: output("dpkg-query", "-W", "-f=${Version}", peer) for name, peer in PEERS.items()},
     }
 
 

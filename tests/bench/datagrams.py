@@ -1,0 +1,91 @@
+"""The highest rate of UDP packets between two hosts at which none is lost."""
+
+import math
+import os
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from tests.bench.errors import BenchError
+from tests.bench.ground import Ground
+from tests.bench.iperf import Way
+from tests.bench.library import ffi, lib
+
+# Of packets sent, that may be missing where "none is lost".
+LOST_MAX = 0.001
+UNBOUND = 1e7
+TRIALS = 9
+AGAIN = 2  # tries at a rate before it counts as too high
+HEADERS_BYTES = 28  # IPv4 and UDP
+PORT = 5301
+BUFFER_BYTES = 8 << 20
+SO_RCVBUFFORCE = 33
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Packets per second."""
+
+    sent: float
+    received: float
+
+    @property
+    def lossless(self) -> bool:
+        return self.sent > 0 and self.received >= self.sent * (1 - LOST_MAX)
+
+
+def search(trial: Callable[[float], Trial]) -> float:
+    """The highest rate seen to pass.  trial: sends at about a rate."""
+    first = trial(UNBOUND)
+    best = first.received if first.lossless else 0.0
+    low, high = best, first.sent
+    rate = first.received * 0.9
+    for _ in range(TRIALS):
+        if high - low < 0.03 * high or rate <= 0:
+            break
+        seen = passing(trial, rate)
+        if seen is None:
+            high = rate
+        else:
+            best = max(best, seen.received)
+            low = max(rate, seen.received)
+        rate = math.sqrt(low * high) if low > 0 else 0.7 * high
+    return best
+
+
+def passing(trial: Callable[[float], Trial], rate: float) -> Trial | None:
+    """A trial at the rate without loss, if there is one."""
+    for _ in range(AGAIN):
+        if (seen := trial(rate)).lossless:
+            return seen
+    return None
+
+
+def lossless_pps(ground: Ground, way: Way, packet_bytes: int, seconds: float) -> float:
+    """packet_bytes: with IP and UDP headers; seconds: of each trial."""
+    with ExitStack() as stack:
+        with ground.inside(way.sink):
+            sink = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with ground.inside(way.source):
+            source = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        sink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+        sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("qq", 0, 50_000))
+        sink.bind((way.address, PORT))
+        source.connect((way.address, PORT))
+
+        def trial(rate: float) -> Trial:
+            shot = ffi.new("struct datagrams *")
+            shot.rate, shot.bytes = rate, packet_bytes - HEADERS_BYTES
+            shot.duration_ns = int(seconds * 1e9)
+            rc = lib().send_datagrams(source.fileno(), sink.fileno(), shot)
+            if rc != 0:
+                raise BenchError(f"UDP to {way.address}: {os.strerror(-rc)}")
+            elapsed_s = shot.elapsed_ns * 1e-9
+            return Trial(shot.sent / elapsed_s, shot.received / elapsed_s)
+
+        best = search(trial)
+    if best == 0:
+        raise BenchError(f"{packet_bytes} bytes: packets were lost at every rate")
+    return best
