@@ -66,7 +66,14 @@ class MtuChanged:
     mtu_bytes: int
 
 
-PathEvent = SendProbe | UsePath | MtuChanged
+@dataclass(frozen=True, slots=True)
+class StillHere:
+    """Tell a peer that there is no traffic for where we are: it does not learn that from probes."""
+
+    peer: int
+
+
+PathEvent = SendProbe | UsePath | MtuChanged | StillHere
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +311,9 @@ class Paths:
         elif not way.search.running:
             if now < way.next_at:
                 return
+            if way is peer.used and not peer.busy:
+                # A router in between may have forgotten us, and know us by another port now.
+                self._events.append(StillHere(peer_id))
             if not way.alive or now >= way.raise_at:
                 way.search.begin(upwards=True)
                 way.raise_at = now + RAISE_NS

@@ -20,6 +20,7 @@ from mesh.paths import (
     MtuChanged,
     Paths,
     SendProbe,
+    StillHere,
     UsePath,
     WayStatus,
 )
@@ -73,6 +74,8 @@ class Prober:
                     case MtuChanged():
                         self._core.set_peer_mtu(event.peer, event.mtu_bytes)
                         log.info("peer %d: packets of %d bytes", event.peer, event.mtu_bytes)
+                    case StillHere():
+                        self._stay_known(event)
 
     def _send(self, event: SendProbe) -> None:
         try:
@@ -81,6 +84,12 @@ class Prober:
             log.debug("%s", error)
             too_long = error.errno_ == errno.EMSGSIZE
             self.paths.unsent(event.probe, too_long=too_long, now=time.monotonic_ns())
+
+    def _stay_known(self, event: StillHere) -> None:
+        try:
+            self._core.send_keepalive(event.peer)
+        except MeshCoreError as error:
+            log.debug("%s", error)
 
     def _use(self, event: UsePath) -> None:
         now = time.monotonic_ns()

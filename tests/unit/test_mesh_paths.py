@@ -8,7 +8,17 @@ from random import Random
 import pytest
 
 from mesh.address import Address
-from mesh.paths import MS, RAISE_NS, MtuChanged, Paths, S, SendProbe, UsePath, WayStatus
+from mesh.paths import (
+    MS,
+    RAISE_NS,
+    MtuChanged,
+    Paths,
+    S,
+    SendProbe,
+    StillHere,
+    UsePath,
+    WayStatus,
+)
 from mesh.relay import Through
 
 ONE, TWO, OTHER = (Address(IPv4Address(f"192.0.2.{n}"), 7400) for n in (1, 2, 9))
@@ -37,6 +47,7 @@ class World:
         self.mtus = []
         self.used = []
         self.probes = []
+        self.still_here = []
         self.paths.configure(PEER, endpoints, self.now)
 
     def ready(self, path, index=0x1000):
@@ -54,6 +65,8 @@ class World:
                         self.used.append(event.path)
                     case MtuChanged():
                         self.mtus.append(event.mtu_bytes)
+                    case StillHere():
+                        self.still_here.append(self.now)
 
     def send(self, event):
         wire = self.wires[event.path]
@@ -230,6 +243,20 @@ def test_a_quiet_way_is_probed_seldom():
     world.busy()
     world.run(10 * S)
     assert len(world.probes) - before >= 20
+
+
+@pytest.mark.parametrize("mtu", [CEILING, 1400])
+def test_a_peer_learns_where_we_are_while_it_is_quiet(mtu):
+    """By the way in use, whatever the search for its MTU is about; traffic tells that by itself."""
+    world = World(ONE, TWO, wires={ONE: Wire(mtu=mtu), TWO: Wire(rtt=40 * MS)})
+    world.ready(ONE)
+    world.run(10 * S)
+    world.still_here.clear()
+    world.run(150 * S)
+    assert len(world.still_here) == 10
+    world.busy()
+    world.run(60 * S)
+    assert len(world.still_here) == 10
 
 
 def test_a_family_that_the_socket_lacks_is_a_dead_way():
