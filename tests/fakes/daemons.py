@@ -148,10 +148,10 @@ def as_nobody(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, os.waitstatus_to_exitcode(code), "", stderr)
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], bool], what: str, wait_s: float = WAIT_S) -> None:
     """Wait until condition() holds; an error names what."""
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + wait_s
     never = threading.Event()
     while not condition():
-        assert time.monotonic() < deadline, f"not within {WAIT_S} s: {what}"
+        assert time.monotonic() < deadline, f"not within {wait_s} s: {what}"
         never.wait(0.01)

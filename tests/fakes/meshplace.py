@@ -9,25 +9,15 @@ vsw run -- wire 192.0.2.1 ==== wire 192.0.2.2, strangers 192.0.3.2 ==== 192.0.3.
 import json
 import os
 import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.fakes.configs import public, write_key
 from tests.fakes.daemons import Daemon
+from tests.fakes.netns import sh
 
 PORT = 7400
 SEEDS = [bytes([number]) * 32 for number in (1, 2)]
-
-
-def sh(command: str) -> str:
-    """Echoes, so that a failed test tells what was done."""
-    print(f"+ {command}", file=sys.stderr)
-    result = subprocess.run(
-        command.split(), capture_output=True, text=True, timeout=60, check=False
-    )
-    assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
-    return result.stdout
 
 
 def config(number: int) -> str:

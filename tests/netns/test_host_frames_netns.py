@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.test_switch_netns import Host, hosts, pytestmark
+from tests.fakes.netns import Host
+from tests.netns.test_switch_netns import hosts, pytestmark
 
 __all__ = ["hosts", "pytestmark"]
 

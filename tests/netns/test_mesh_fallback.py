@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.daemons import until
-from tests.fakes.meshplace import Place, goodput, sh
+from tests.fakes.meshplace import Place, goodput
+from tests.fakes.netns import sh
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("iperf3") is None or shutil.which("ethtool") is None,

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from scapy.utils import PcapReader
 
 from tests.fakes.configs import public, write_key
 from tests.fakes.daemons import Daemon, environment, until
+from tests.fakes.netns import Host, sh
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("tcpdump") is None,
@@ -33,16 +33,6 @@ pytestmark = pytest.mark.skipif(
 PORT = 7400
 MARKER = "6d6573687377697463682d6d61726b21"  # "meshswitch-mark!", ping's longest pattern
 SEEDS = [bytes([number]) * 32 for number in (1, 2)]
-
-
-def sh(command: str) -> str:
-    """Echoes, so that a failed test tells what was done."""
-    print(f"+ {command}", file=sys.stderr)
-    result = subprocess.run(
-        command.split(), capture_output=True, text=True, timeout=60, check=False
-    )
-    assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
-    return result.stdout
 
 
 def config(number: int) -> str:
@@ -63,18 +53,6 @@ public_key = "{public(SEEDS[other - 1])}"
 endpoints = ["192.0.2.{other}:{PORT}"]
 addresses = ["10.5.0.{other}/32", "fd00:5::{other}/128"]
 """
-
-
-@dataclass
-class Host:
-    netns: str
-    daemon: Daemon
-
-    def run(self, command: str) -> str:
-        return sh(f"ip netns exec {self.netns} {command}")
-
-    def command(self, *words: str) -> list[str]:
-        return ["ip", "netns", "exec", self.netns, *words]
 
 
 @pytest.fixture

@@ -12,11 +12,9 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,6 +27,8 @@ from mesh.noise import dh
 from tests.fakes import memory
 from tests.fakes.configs import public, write_key
 from tests.fakes.daemons import Daemon, environment, until
+from tests.fakes.netns import Host as Namespace
+from tests.fakes.netns import sh
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("tcpdump") is None or shutil.which("iperf3") is None,
@@ -39,16 +39,6 @@ PORT = 7400
 MARKER = "6d6573687377697463682d6d61726b21"  # "meshswitch-mark!", ping's longest pattern
 SEEDS = [bytes([number]) * 32 for number in (1, 2, 3, 4)]
 TCP_S = 4
-
-
-def sh(command: str) -> str:
-    """Echoes, so that a failed test tells what was done."""
-    print(f"+ {command}", file=sys.stderr)
-    result = subprocess.run(
-        command.split(), capture_output=True, text=True, timeout=60, check=False
-    )
-    assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
-    return result.stdout
 
 
 def address(wire: int, end: int) -> str:
@@ -97,14 +87,7 @@ addresses = ["10.5.0.{other + 1}/32"]
     return text
 
 
-@dataclass
-class Host:
-    netns: str
-    daemon: Daemon
-
-    def run(self, command: str) -> str:
-        return sh(f"ip netns exec {self.netns} {command}")
-
+class Host(Namespace):
     def ping(self, number: int, *options: str) -> bool:
         """Whether one packet came back within a second."""
         words = ["ip", "netns", "exec", self.netns, "ping", "-c", "1", "-W", "1", *options]
@@ -115,10 +98,6 @@ class Host:
     def peer(self, number: int) -> dict:
         key = public(SEEDS[number])
         return next(p for p in self.daemon.ask("mesh", "peers") if p["public_key"] == key)
-
-    def drops(self) -> dict[str, int]:
-        ports = self.daemon.ask("stats")["ports"]
-        return next(port["drops"] for port in ports if port["name"] == "mesh")
 
 
 @contextmanager
