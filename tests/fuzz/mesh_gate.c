@@ -6,8 +6,8 @@
  * counted, once.
  *
  * Input: steps of 8 bytes and a message. Byte 0: type; 1: flags (1 right mac1, 2 right mac2, 4 the
- * index is expected, 8 through a neighbour, 16 another length); 2, 3: source; 4, 5: time that
- * passes in 10 us; 6, 7: length.
+ * index is expected, 8 through a neighbour, 16 another length, 32 from an IPv4 address, 64 many
+ * times); 2, 3: source; 4, 5: time that passes in 10 us; 6, 7: length.
  */
 #include <sodium.h>
 
@@ -16,7 +16,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { STEP_BYTES = 8, MAC1 = 1, MAC2 = 2, EXPECTED = 4, NEIGHBOUR = 8, OTHER_LENGTH = 16 };
+enum { STEP_BYTES = 8, MAC1 = 1, MAC2 = 2, EXPECTED = 4, NEIGHBOUR = 8, OTHER_LENGTH = 16,
+       IPV4 = 32, MANY = 64, MANY_TIMES = 20 };
 
 static struct rig_node b;
 static uint8_t key[32];
@@ -65,11 +66,23 @@ static void check_passed(const struct punt *punt)
     CHECK(memcmp(mac, punt->data + covered, 16) == 0);
 }
 
+/* Whether it was an initiation that went up. */
+static bool receive(const uint8_t *message, uint32_t len, const struct mesh_endpoint *from)
+{
+    struct punt punt;
+    uint64_t drops = rig_all_drops(&b);
+    handshake_receive(b.mesh->lanes[0], &b.breath, message, len, from);
+    bool passed = rig_punt(&b, &punt);
+    CHECK(rig_all_drops(&b) == drops + !passed);
+    if (passed)
+        check_passed(&punt);
+    return passed && punt.data[0] == RECORD_INITIATION;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uint8_t message[2048];
     uint64_t began_ns, initiations = 0;
-    struct punt punt;
     if (!b.mesh) {
         CHECK(sodium_init() >= 0);
         rig_node_new(&b, 2);
@@ -80,20 +93,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     while (size >= STEP_BYTES) {
         const uint8_t *step = data;
         struct mesh_endpoint from = {.address = {0x20, 1, [7] = step[2]}, .port = step[3]};
+        if (step[1] & IPV4)
+            from = (struct mesh_endpoint){
+                .address = {[10] = 0xff, [11] = 0xff, [12] = 10, [14] = step[2], [15] = step[3]}};
         if (step[1] & NEIGHBOUR)
             from = (struct mesh_endpoint){.via = 1 + step[2] % 4u};
         b.breath.now_ns += (uint64_t)(step[4] | step[5] << 8) * 10000;
         data += STEP_BYTES;
         size -= STEP_BYTES;
         uint32_t len = build(step, data, size, &from, message);
-        uint64_t drops = rig_all_drops(&b);
-        handshake_receive(b.mesh->lanes[0], &b.breath, message, len, &from);
-        bool passed = rig_punt(&b, &punt);
-        CHECK(rig_all_drops(&b) == drops + !passed);
-        if (passed) {
-            check_passed(&punt);
-            initiations += punt.data[0] == RECORD_INITIATION;
-        }
+        for (uint32_t times = step[1] & MANY ? MANY_TIMES : 1; times > 0; times--)
+            initiations += receive(message, len, &from);
         uint32_t used = min_u32((uint32_t)size, 16);
         data += used;
         size -= used;

@@ -1,8 +1,8 @@
-"""Many seeds at once: python -m tests.sim FIRST [HANDSHAKES]
+"""Many seeds at once: python -m tests.sim FIRST [HANDSHAKES [PROCESSES]]
 
-Simulates seeds FIRST, FIRST + 1, … on all CPUs that it may use until so many handshakes (default
-50,000) have come to keys that both ends have proved to have.  A seed that fails says how to
-reproduce it; the others go on.
+Simulates seeds FIRST, FIRST + 1, … until so many handshakes (default 50,000) have come to keys that
+both ends have proved to have; in so many processes (default: one per CPU).  A seed that fails says
+how to reproduce it; the others go on.
 """
 
 import io
@@ -27,9 +27,9 @@ def run(seed: int) -> tuple[int, int, str]:
         return seed, 0, f"{said.getvalue()}{type(error).__name__}: {error}"
 
 
-def main(first: int, wanted: int) -> int:
+def main(first: int, wanted: int = 50_000, processes: int = 0) -> int:
     began = time.monotonic()
-    jobs = len(os.sched_getaffinity(0))
+    jobs = processes or len(os.sched_getaffinity(0))
     handshakes = seeds = failed = 0
     with Pool(jobs) as pool:
         for batch in batches(first, 16 * jobs):
@@ -55,4 +55,4 @@ def batches(first: int, size: int) -> Iterator[range]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 50_000))
+    sys.exit(main(*(int(argument) for argument in sys.argv[1:])))
