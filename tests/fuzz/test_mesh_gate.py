@@ -27,5 +27,5 @@ def seeds() -> Iterator[bytes]:
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="libFuzzer comes with clang")
 def test_handshake_messages(tmp_path):
-    options = ("-max_len=8192", "-print_final_stats=1")
+    options = ("-max_len=2048", "-print_final_stats=1")
     fuzz(tmp_path, "mesh_gate.c", seeds(), *options, packages=["vswitch", "mesh"])
