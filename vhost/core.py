@@ -224,7 +224,7 @@ class Queue:
         ring.num, ring.role = spec.num, _ROLES[spec.role]
         ring.kick_fd, ring.call_fd = spec.kick_fd, spec.call_fd
         ring.enabled, ring.index = spec.enabled, spec.index
-        ring.base = spec.base
+        ring.base, ring.told = spec.base, spec.told
         if log is not None:
             ring.log = log.cdata
             ring.log_used = spec.log_gpa is not None

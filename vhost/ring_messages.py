@@ -33,7 +33,8 @@ def set_vring_addr(session: Session, payload: bytes, _fds: list[int]) -> None:
 def set_vring_base(session: Session, payload: bytes, _fds: list[int]) -> None:
     """For packed rings: a split one goes on from its used index (virtq_init)."""
     index, base = m.VRING_STATE.unpack(payload)
-    session.stopped_ring(index).base = base
+    ring = session.stopped_ring(index)
+    ring.base = ring.told = base
 
 
 def get_vring_base(session: Session, payload: bytes, _fds: list[int]) -> bytes:
@@ -42,6 +43,7 @@ def get_vring_base(session: Session, payload: bytes, _fds: list[int]) -> bytes:
     if ring.started:
         session.stop(index, ring)
     session.device.forget_ring(index)
+    ring.told = ring.base
     kick_fd, ring.kick_fd = ring.kick_fd, None  # what starts it again
     session.close_fd(kick_fd)
     return m.VRING_STATE.pack(index, ring.base)

@@ -23,6 +23,7 @@ class RingSpec:
     call_fd: int  # -1: none
     enabled: bool
     base: int = 0  # where a packed ring begins, as SET_VRING_BASE has it
+    told: int = 0  # what the front-end last said or heard of that
     state: memoryview | None = None  # a packed ring's record that outlives us; the device's matter
     resume: bool = False  # go on where the record says
     log_gpa: int | None = None  # guest address of the used ring, when writes to it are logged
@@ -98,7 +99,8 @@ class Ring:
     num: int = 0
     addresses: tuple[int, int, int] | None = None  # descriptors, available, used
     log_gpa: int | None = None  # of the used ring, when it is to be logged
-    base: int = 0
+    base: int = 0  # where it goes on
+    told: int = 0  # the same, as far as the front-end knows
     kick_fd: int | None = None  # None: not set; -1: set to none
     call_fd: int = -1
     error_fd: int = -1

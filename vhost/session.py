@@ -103,6 +103,7 @@ class Session:
                 call_fd=ring.call_fd,
                 enabled=ring.enabled,
                 base=ring.base,
+                told=ring.told,
                 log_gpa=ring.log_gpa,
             )
         )

@@ -70,4 +70,5 @@ def unpack(session: Session, data: bytes) -> None:
     if any(index >= m.MAX_RINGS for index, _, _ in rings):
         raise RefusedError("the state has rings that cannot be")
     for index, _num, base in rings:
-        session.stopped_ring(index).base = base
+        ring = session.stopped_ring(index)
+        ring.base = ring.told = base

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.frontend import MERGEABLE, FrontEnd
+from tests.fakes.ring import AVAIL, USED
 from tests.fakes.vhostbox import VhostBox, frame, pair
 from tests.unit.test_vhost_port import listener, pump_until
 from vhost import messages as m
@@ -101,19 +102,33 @@ def test_a_port_nobody_used_leaves_no_file(tmp_path: Path) -> None:
 PACKED = int(MERGEABLE | Feature.RING_PACKED)
 RING = 8
 STATE = struct.Struct("<IIHH")  # count, last, position, next position: struct vhost_ring_state
+NO_SLOT = 65536  # VHOST_NO_SLOT
 
 
-def again(box: VhostBox, number: int, front: FrontEnd, *, base: int | None = None) -> None:
-    """The connection is lost and comes back; memory and rings are what they were."""
+def lose(box: VhostBox, number: int, front: FrontEnd) -> None:
+    """The connection."""
     assert front.sock is not None
     front.sock.close()
     pump_until(box, "listening", number)
+
+
+def come_back(
+    box: VhostBox, number: int, front: FrontEnd, *, bases: tuple[int | None, ...] = (None, None)
+) -> None:
+    """Memory and rings are what they were."""
     front.connect(box.ports[number].config.path)
     front.negotiate(front.features)
     front.share_memory()
-    for index in (0, 1):
+    for index, base in enumerate(bases):
         front.start_ring(index, base=base)
     front.settle()
+
+
+def again(
+    box: VhostBox, number: int, front: FrontEnd, *, bases: tuple[int | None, ...] = (None, None)
+) -> None:
+    lose(box, number, front)
+    come_back(box, number, front, bases=bases)
 
 
 def record(box: VhostBox, number: int, index: int) -> memoryview:
@@ -130,7 +145,7 @@ def arrives(box: VhostBox, a: FrontEnd, b: FrontEnd, seed: int) -> None:
     """One frame to B, which had room for it."""
     a.transmit(frame(100, seed))
     box.settle()
-    a.rings[1].reap()
+    a.ring(1).reap()
     assert b.frames() == [frame(100, seed)], box.ports[1].status()
 
 
@@ -211,6 +226,134 @@ def test_a_batch_that_was_begun_is_finished(before: int, stage: str) -> None:
         assert b.ram.read(ring.desc, 16 * RING) == table
         assert b.frames() == frames
         arrives(box, a, b, 99)
+
+
+def both_packed(box: VhostBox) -> tuple[FrontEnd, FrontEnd]:
+    """Nothing was sent yet."""
+    a, b = (box.front(number, ring_size=RING) for number in (0, 1))
+    for front in (a, b):
+        front.boot(PACKED)
+    return a, b
+
+
+class Vmm:
+    """Throws away what its guest sends while there is no switch, as QEMU does, from where it last
+    heard that the ring is.  count: that place, as PackedRing counts."""
+
+    def __init__(self, front: FrontEnd, count: int = 0) -> None:
+        self.ring = front.packed[1]
+        self.count = count
+
+    @property
+    def bases(self) -> tuple[None, int]:
+        """Of both rings, for SET_VRING_BASE."""
+        position = self.ring.position(self.count)
+        return None, position << 16 | position
+
+    def throw_away(self) -> int:
+        """Returns how many chains."""
+        ring, thrown = self.ring, 0
+        slots = {}  # where the chains lie that are offered
+        at = ring.offered
+        for buffer_id, (parts, _) in reversed(ring.chains.items()):
+            at -= parts
+            slots[at % ring.num] = buffer_id, parts
+        while (
+            ring.flags(self.count) & (AVAIL | USED) == ring.bits(self.count)
+            and self.count % ring.num in slots
+        ):
+            buffer_id, parts = slots.pop(self.count % ring.num)
+            used = (AVAIL | USED) * ring.slot(self.count)[1]
+            ring.describe(self.count, 0, 0, used, buffer_id)
+            self.count += parts
+            thrown += 1
+        return thrown
+
+
+def offer(front: FrontEnd, frames: int, parts: int) -> None:
+    ring = front.packed[1]
+    for _ in range(frames):
+        ring.add([(front.ram.alloc(64), 64, False)] * parts)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("taken", [1, 3])
+@pytest.mark.parametrize("first", [0, 5, RING, RING + 3])
+@pytest.mark.parametrize("before", range(RING))
+def test_what_the_front_end_used_meanwhile_is_passed_over(
+    before: int, first: int, taken: int, parts: int
+) -> None:
+    """Where it heard of the ring last was so many slots into a round; we are so many before the
+    same place, two rounds on."""
+    with VhostBox(2) as box:
+        a, b = both_packed(box)
+        for seed in range(first):
+            b.post(1, 256)
+            arrives(box, a, b, seed)
+        vmm = Vmm(a, first)
+        again(box, 0, a, bases=vmm.bases)
+        for seed in range(2 * RING - before):
+            b.post(1, 256)
+            arrives(box, a, b, seed)
+        lose(box, 0, a)
+        offer(a, before, 1)
+        offered = min(taken, (RING - before) // parts)
+        offer(a, offered, parts)
+        vmm.count += 2 * RING
+        assert vmm.throw_away() == offered
+        come_back(box, 0, a, bases=vmm.bases)
+        assert len(a.packed[1].reap()) == before + offered
+        again(box, 0, a, bases=vmm.bases)
+        for seed in range(3 * RING):
+            b.post(1, 256)
+            arrives(box, a, b, seed)
+        assert notes(box) == []
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_a_front_end_that_went_on_for_us_knows_better(rounds: int) -> None:
+    with VhostBox(2) as box:
+        a, b = both_packed(box)
+        vmm = Vmm(a)
+        lose(box, 0, a)
+        for _ in range(rounds):
+            offer(a, RING, 1)
+            assert vmm.throw_away() == RING
+            a.packed[1].reap()
+        come_back(box, 0, a, bases=vmm.bases)
+        for seed in range(3 * RING):
+            b.post(1, 256)
+            arrives(box, a, b, seed)
+
+
+@pytest.mark.parametrize("written", [(), (1,), (1, 2), (1, 2, 3), (0, 1, 2, 3)])
+def test_a_batch_that_the_front_end_also_used(written: tuple[int, ...]) -> None:
+    """Killed while some of four used descriptors were written, the first one last."""
+    with VhostBox(2) as box:
+        a, b = both_packed(box)
+        vmm = Vmm(a)
+        b.post(RING, 256)
+        offer(a, 4, 1)
+        ring = a.packed[1]
+        before = a.ram.read(ring.desc, 16 * RING)
+        box.settle()
+        lose(box, 0, a)
+        state = record(box, 0, 1)
+        _, _, position, following = STATE.unpack_from(state)
+        assert (position, following) == (0x8004, 0x8004)
+        for slot in set(range(4)) - set(written):
+            a.ram.write(ring.desc + 16 * slot, before[16 * slot :][:16])
+        STATE.pack_into(state, 0, 4, NO_SLOT, 0x8000, following)
+        state.release()
+        assert vmm.throw_away() == (4 if not written else 0 if 0 in written else 1)
+        early = len(ring.reap())
+        offer(a, RING - 4 + early, 1)  # where those were that came back
+        come_back(box, 0, a, bases=vmm.bases)
+        assert early + len(ring.reap()) == RING + early
+        b.frames()
+        for seed in range(3 * RING):
+            arrives(box, a, b, seed)
+            b.post(1, 256)
 
 
 def test_a_ring_that_was_stopped_begins_where_it_is_told() -> None:

@@ -67,6 +67,7 @@ struct vhost_ring_state {
     uint32_t last;                 /* slot of the newest used descriptor; VHOST_NO_SLOT: none */
     uint16_t position;             /* first chain not given back: slot, wrap counter as bit 15 */
     uint16_t next_position;        /* behind the batch */
+    uint32_t told;                 /* what the front-end last said of where the ring is */
     struct vhost_used used[1024];  /* VHOST_STATE_USED */
 };
 
@@ -84,11 +85,11 @@ struct vhost_ring {
     uint32_t index;                /* vhost-user's ring number */
     struct vhost_ring_state *state; /* packed: outlives the ring; NULL: the ring has its own */
     uint32_t base;                 /* packed: where to begin, as SET_VRING_BASE has it */
+    uint32_t told;                 /* packed: what the front-end last said or heard of that */
     uint32_t resume;               /* packed: go on where state says, if it fits the ring */
+    uint32_t log_used;             /* whether what is written to the ring itself is logged, too */
     struct dirty_log *log;         /* of the pages that are written; outlives the ring; or NULL */
     uint64_t log_gpa;              /* the used ring's guest address (packed: the device area's) */
-    uint32_t log_used;             /* whether what is written to the ring itself is logged, too */
-    uint32_t pad;
 };
 
 struct vhost_queue_status {

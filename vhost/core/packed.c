@@ -109,28 +109,67 @@ static bool state_fits(const struct virtq *q, uint32_t count)
 {
     const struct vhost_ring_state *s = q->state;
     bool fits = count <= VHOST_STATE_USED && (s->position & PACKED_SLOT) < q->num &&
-                (s->next_position & PACKED_SLOT) < q->num &&
+                (s->next_position & PACKED_SLOT) < q->num && (s->told & PACKED_SLOT) < q->num &&
                 (s->last == VHOST_NO_SLOT || (s->last & PACKED_SLOT) < q->num);
     for (uint32_t i = 0; fits && i < count; i++)
         fits = (s->used[i].slot & PACKED_SLOT) < q->num;
     return fits;
 }
 
-bool packed_resume(struct virtq *q)
+/* What is not written yet: the first one last.  Others than ours may have been, see below. */
+static void finish_batch(struct virtq *q, uint32_t count)
+{
+    struct vhost_ring_state *s = q->state;
+    for (uint32_t i = count; i-- > 0;)
+        if (!shows_used(q, s->used[i].slot))
+            packed_write(q, &s->used[i]);
+    store_release(&s->last, s->used[count - 1].slot); /* pairs with ourselves, the next time */
+    store_release(&s->position, s->next_position);
+    store_release(&s->count, 0);
+}
+
+/* The front-end used chains that lie ahead of us.  The driver passes over them when it gets there,
+ * so we have to.  What was offered before them is given back as it is; false when that does not
+ * lead there. */
+static bool pass_over(struct virtq *q, uint16_t from, uint16_t to)
+{
+    struct segment seg;
+    struct virtq_buffers chain;
+    while (q->next != from && packed_between(q, q->next, from) < q->num &&
+           packed_chain(q, q->next, VIRTQ_BOTH, &seg, 1, &chain) == VIRTQ_CHAIN) {
+        packed_put_used(q, chain.elem, 0, 0);
+        if (q->pending == VHOST_STATE_USED)
+            packed_publish(q);
+    }
+    packed_publish(q);
+    if (q->next != from)
+        return false;
+    q->next = to;
+    packed_begin(q);
+    return true;
+}
+
+/* SPEC: A front-end without a back-end may use chains itself, from where it last heard that the
+ * ring is: QEMU throws away what a guest sends while the link is down.  How far it came is what it
+ * says in the next SET_VRING_BASE. */
+bool packed_resume(struct virtq *q, uint32_t told)
 {
     struct vhost_ring_state *s = q->state;
     uint32_t count = load_acquire(&s->count); /* pairs with packed_publish */
     if (!state_fits(q, count))
         return false;
-    if (began_anew(q, count > 0 ? s->next_position : s->position))
+    uint16_t position = s->position, from = (uint16_t)s->told, to = (uint16_t)told;
+    bool took = from != to && (to & PACKED_SLOT) < q->num;
+    uint32_t begun = count > 0 ? packed_between(q, position, s->next_position) : 0;
+    if (took && from == position && packed_between(q, from, to) >= begun)
+        return false; /* it went on for us, and knows better */
+    uint16_t at = count > 0 ? s->next_position : position;
+    bool is_ahead = took && from != position && packed_between(q, at, from) < q->num &&
+                    shows_used(q, from);
+    if (!is_ahead && began_anew(q, at))
         return false;
-    if (count > 0) {
-        if (!shows_used(q, s->used[0].slot)) /* written last, so the driver has seen none */
-            packed_write_batch(q, count);
-        store_release(&s->last, s->used[count - 1].slot); /* pairs with ourselves, the next time */
-        store_release(&s->position, s->next_position);
-        store_release(&s->count, 0);
-    }
+    if (count > 0)
+        finish_batch(q, count);
     q->next = s->position;
-    return true;
+    return !is_ahead || pass_over(q, from, to);
 }

@@ -41,8 +41,8 @@ enum virtq_found packed_chain(struct virtq *q, uint16_t at, enum virtq_direction
 /* Begins at q->next. */
 void packed_begin(struct virtq *q);
 /* Takes up what the state says, finishing a batch that was begun; false when it does not fit the
- * ring in memory. */
-bool packed_resume(struct virtq *q);
+ * ring in memory.  told: see struct vhost_ring. */
+bool packed_resume(struct virtq *q, uint32_t told);
 
 static inline uint8_t *packed_desc(const struct virtq *q, uint16_t at)
 {
@@ -69,6 +69,12 @@ static inline uint16_t packed_after(const struct virtq *q, uint16_t at, uint32_t
         wrap ^= PACKED_WRAP;
     }
     return (uint16_t)(slot | wrap);
+}
+
+static inline uint32_t packed_between(const struct virtq *q, uint16_t from, uint16_t to)
+{
+    return (uint32_t)((to & PACKED_SLOT) - (from & PACKED_SLOT)) +
+           ((to ^ from) & PACKED_WRAP ? q->num : 0u);
 }
 
 /* The second half before the first: what it says about the descriptor's being available covers all
@@ -161,8 +167,7 @@ static inline void packed_publish(struct virtq *q)
     uint32_t count = q->pending;
     if (unlikely(count == 0))
         return;
-    uint32_t slots = (uint32_t)((q->next & PACKED_SLOT) - (s->position & PACKED_SLOT)) +
-                     ((q->next ^ s->position) & PACKED_WRAP ? q->num : 0u);
+    uint32_t slots = packed_between(q, s->position, q->next);
     store_relaxed(&s->next_position, q->next);
     store_release(&s->count, count); /* pairs with packed_resume, maybe of another process */
     packed_write_batch(q, count);

@@ -59,7 +59,9 @@ static int init_packed(struct virtq *q, const struct vhost_ring *ring)
         q->state = q->own_state = calloc(1, sizeof(*q->state));
     if (q->state == NULL)
         return -ENOMEM;
-    if (ring->resume && packed_resume(q))
+    bool resumed = ring->resume && packed_resume(q, ring->told);
+    store_relaxed(&q->state->told, ring->told);
+    if (resumed)
         return 0;
     if ((ring->base & PACKED_SLOT) >= q->num)
         return -EINVAL;
