@@ -41,6 +41,7 @@ struct traffic {
     uint32_t sequence;         /* number of the next frame */
     uint8_t destination[6];
     uint8_t source[6];
+    uint8_t addresses[8];      /* IPv4: source, destination */
 };
 
 struct phase {
@@ -136,3 +137,5 @@ struct datagrams {
 
 /* Between connected sockets; to_fd has a time-out for receiving.  0 or -errno. */
 int32_t send_datagrams(int32_t from_fd, int32_t to_fd, struct datagrams *d);
+/* The same from ring to ring; t says what, d->bytes nothing.  A full ring makes the sender wait. */
+void send_frames(struct ring *tx, struct ring *rx, struct traffic *t, struct datagrams *d);

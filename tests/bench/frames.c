@@ -57,7 +57,6 @@ static void offload_header(const struct traffic *t, uint8_t *vnet)
 
 void frame_begin(const struct traffic *t, uint8_t *buffer)
 {
-    static const uint8_t addresses[] = {10, 9, 0, 1, 10, 9, 0, 2};
     uint8_t *eth = buffer + VNET_BYTES, *ip = eth + ETH_BYTES, *l4 = ip + IP_BYTES;
     uint32_t ip_bytes = t->frame_bytes - ETH_BYTES, l4_bytes = ip_bytes - IP_BYTES;
     memset(eth, 0, t->frame_bytes);
@@ -66,13 +65,13 @@ void frame_begin(const struct traffic *t, uint8_t *buffer)
     put16(ip + 2, ip_bytes);
     ip[8] = 64;
     ip[9] = t->gso_bytes ? 6 : 17;
-    memcpy(ip + 12, addresses, sizeof(addresses));
+    memcpy(ip + 12, t->addresses, sizeof(t->addresses));
     put16(ip + 10, ~sum16(ip, IP_BYTES));
     put16(l4, 1000);
     put16(l4 + 2, 2000);
     if (t->gso_bytes) {
         uint8_t pseudo[12] = {[9] = 6};
-        memcpy(pseudo, addresses, sizeof(addresses));
+        memcpy(pseudo, t->addresses, sizeof(t->addresses));
         put16(pseudo + 10, l4_bytes);
         l4[12] = TCP_BYTES / 4 << 4;
         l4[13] = 0x10; /* ACK */

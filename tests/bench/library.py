@@ -23,6 +23,7 @@ SOURCES = (
     "wide.c",
     "routes.c",
     "datagrams.c",
+    "streams.c",
 )
 # Of the switch itself, measured alone.
 PARTS = ("vswitch/core/lpm.c",)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.bench.datagrams import lossless_pps
 from tests.bench.ground import Ground, busy_s
+from tests.bench.guestports import VswGuests
 from tests.bench.iperf import Way, ping, running, streams
 from tests.bench.overlay import Overlay, Raw, Vxlan
 from tests.bench.peers import Fastd, Nebula, OpenVpn, Tinc, WireguardGo
@@ -17,7 +18,12 @@ from tests.bench.results import Results
 from tests.bench.vswmesh import Vsw
 
 SYSTEMS: Sequence[type[Overlay]] = (Vsw, Raw, WireguardGo, Vxlan, Nebula, Fastd, Tinc, OpenVpn)
-PAIRS = (*((Vsw.name, kind.name) for kind in SYSTEMS[1:]), (Vsw.name, "direct"))
+EVERYBODY = (*SYSTEMS, VswGuests)
+PAIRS = (
+    *((Vsw.name, kind.name) for kind in SYSTEMS[1:]),
+    (Vsw.name, "direct"),
+    *((VswGuests.name, kind.name) for kind in (Vsw, WireguardGo)),
+)
 RATE_MBIT = 1000
 TRIAL_S = 0.25
 PING_S = 0.6
@@ -64,8 +70,8 @@ def run(bench: Bench) -> Results:
     time for each byte that it passes on; "direct": to that host in between."""
     results = Results(PAIRS)
     for number in range(bench.rounds):
-        first = number % len(SYSTEMS)
-        for kind in (*SYSTEMS[first:], *SYSTEMS[:first]):
+        first = number % len(EVERYBODY)
+        for kind in (*EVERYBODY[first:], *EVERYBODY[:first]):
             turn = Turn(bench, kind, number, results)
             for part in PARTS:
                 if kind in part.systems and any(map(bench.wanted, part.cases)):
@@ -115,6 +121,15 @@ def rtt(turn: Turn, overlay: Overlay) -> None:
 def rtt_load(turn: Turn, overlay: Overlay) -> None:
     with running(overlay.ground, overlay.there):
         turn.add("rtt/load", "us", ping(overlay.ground, overlay.there, PING_S))
+
+
+def guests(turn: Turn) -> None:
+    """Between the load generator's ports, one on each host."""
+    with turn.overlay() as overlay:
+        assert isinstance(overlay, VswGuests)
+        for case, packet_bytes in PACKETS.items():
+            if turn.bench.wanted(case):
+                turn.add(case, "kpps", overlay.lossless_pps(packet_bytes, TRIAL_S) / 1e3)
 
 
 def shaped(turn: Turn) -> None:
@@ -167,4 +182,5 @@ PARTS = (
     Part(tuple(PLAIN), plain),
     Part(("shaped",), shaped),
     Part(("via1",), via, (Vsw, Raw)),
+    Part(tuple(PACKETS), guests, (VswGuests,)),
 )

@@ -89,6 +89,10 @@ class Overlay(Closing):
     def devices(self, host: int) -> str:
         return run("ip", "-n", self.ground.names[host], "-br", "link")
 
+    def answers(self) -> bool:
+        """Whether the last host does, to the first."""
+        return answers(self.ground, self.there)
+
     def ended(self) -> bool:
         """Whether a daemon did, too early."""
         return any(process.poll() is not None for process in self._processes)
@@ -96,7 +100,7 @@ class Overlay(Closing):
     def __enter__(self) -> Self:
         try:
             self.start()
-            until(lambda: self.ended() or answers(self.ground, self.there), "an answer")
+            until(lambda: self.ended() or self.answers(), "an answer")
             if self.ended():
                 raise BenchError("the daemon ended")
         except (BenchError, AssertionError) as error:

@@ -44,7 +44,7 @@ class Vsw(Overlay):
             self.attach(host)
 
     def attach(self, host: int) -> None:
-        """What is behind the port."""
+        """Sees to what is behind the port."""
         self.give_address(host, "vsw0")
 
     def config(self, host: int) -> str:

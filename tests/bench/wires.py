@@ -23,6 +23,7 @@ LEARNED_BYTES = 1000
 LEARNED_COUNT = 16
 LEARN_TRIES = 40  # of up to half a second: some switches take their time after a port is up
 NONE, DESTINATION, SOURCE = range(3)
+ADDRESSES = bytes([10, 9, 0, 1, 10, 9, 0, 2])
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,13 @@ class Frames:
     gso_bytes: int = 0
     count: int = 256
 
-    def traffic(self, destination: bytes, source: bytes) -> Any:
-        """struct traffic *, from one address to the other."""
+    def traffic(self, destination: bytes, source: bytes, addresses: bytes = ADDRESSES) -> Any:
+        """struct traffic *, from one MAC address to the other.  addresses: IPv4, source first."""
         traffic = ffi.new("struct traffic *")
         traffic.frame_bytes, traffic.gso_bytes = self.frame_bytes, self.gso_bytes
         traffic.fresh, traffic.macs = int(self.fresh), self.macs
         traffic.destination, traffic.source = destination, source
+        traffic.addresses = addresses
         return traffic
 
 
