@@ -16,6 +16,7 @@ from _dataplane import ffi, lib
 from mesh.address import Address
 from mesh.cookie import cookie_key, mac1_key
 from mesh.errors import MeshError
+from mesh.inquiry import TraceAnswer, TraceEnd
 from mesh.relay import Path, Through
 from mesh.wire import Cipher
 
@@ -37,6 +38,7 @@ class PuntKind(IntEnum):
     ENDPOINT = lib.PUNT_ENDPOINT
     NEED_SESSION = lib.PUNT_NEED_SESSION
     PROBE_REPLY = lib.PUNT_PROBE_REPLY
+    TRACE_REPLY = lib.PUNT_TRACE_REPLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Punt:
 
     kind: a PuntKind.  id: a session's local index or a peer's number, by kind.  socket: which UDP
     socket it came in by.  address: 16 bytes, IPv4 as ::ffff:a.b.c.d.  data: a handshake message, a
-    struct probe_reply, or empty.  via: 0, or the number of the peer that passed it on, plus one.
+    struct probe_reply or trace_reply, or empty.  via: 0, or the number of the peer that passed it
+    on, plus one.
     """
 
     kind: int
@@ -66,6 +69,13 @@ class Punt:
         """(when it came, monotonic ns; the probe's id; its text's bytes); only of PROBE_REPLY."""
         reply = ffi.from_buffer("struct probe_reply *", self.data)
         return reply.received_ns, reply.id, reply.ip_bytes
+
+    @property
+    def trace_reply(self) -> tuple[int, TraceAnswer]:
+        """(when it came, monotonic ns; what it says); only of TRACE_REPLY."""
+        reply = ffi.from_buffer("struct trace_reply *", self.data)
+        answer = TraceAnswer(reply.id, TraceEnd(reply.end), bytes(reply.public_key))
+        return reply.received_ns, answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +160,7 @@ class MeshCore:
         if len(node_id) != NODE_ID_BYTES or len(public_key) != KEY_BYTES:
             raise MeshCoreError(errno.EINVAL, "start the mesh")
         made = ffi.new("struct mesh **")
-        keys = mac1_key(public_key), cookie_key(public_key)
+        keys = public_key, mac1_key(public_key), cookie_key(public_key)
         rc = lib.mesh_new(made, port_id, node_id, *keys, mtu_bytes)
         _check(rc, "start the mesh")
         self._c: Any = made[0]
@@ -334,3 +344,10 @@ class MeshCore:
         _fill_endpoint(c, to)
         rc = lib.mesh_send_probe(self._c, local_index, c, probe, ip_bytes)
         _check(rc, f"send a probe of {ip_bytes} bytes")
+
+    def send_trace(self, peer: int, hops_left: int, trace: int) -> None:
+        """Ask the node at which so many hops end, on the way to the peer, who it is.  Raises
+        MeshCoreError: ENOENT no such peer, ENOKEY no session with it or who is in between, or what
+        the socket said."""
+        rc = lib.mesh_send_trace(self._c, peer, hops_left, trace)
+        _check(rc, f"send a trace of {hops_left} hops to peer {peer}")

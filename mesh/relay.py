@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from mesh.address import Address
 
-MAX_IN_ROW = 7  # neighbours behind each other, as the data plane follows them (core/relay.h)
+HOPS = 8  # nodes that may pass a message on: MESH_RELAY_HOPS of the data plane
+MAX_IN_ROW = HOPS - 1  # neighbours behind each other, as the data plane follows them
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,23 @@ enum {
     MESH_MTU_MAX_BYTES = 65400,
     MESH_OVERHEAD_BYTES = 48,  /* of a record around its IP packet */
     MESH_RELAY_BYTES = 32,     /* of the header that takes a record by way of another node */
-    MESH_RELAY_KEY_BYTES = 16
+    MESH_RELAY_KEY_BYTES = 16,
+    MESH_RELAY_HOPS = 8,       /* nodes that may pass a message on */
+    MESH_PUBLIC_KEY_BYTES = 32
 };
 
 /* Record ciphers, by their number in the handshake. */
 enum mesh_cipher { CIPHER_AES256_GCM = 1, CIPHER_CHACHA20_POLY1305 = 2 };
+
+/* Why a trace went no further than the node that answers it: see trace.h.  Of an ask: none yet. */
+enum trace_end {
+    TRACE_ASK,
+    TRACE_REACHED,             /* the destination */
+    TRACE_HOPS,                /* no hop was left */
+    TRACE_NO_SESSION,          /* none with the next node */
+    TRACE_UNKNOWN,             /* the destination is no peer of the node, or has no way there */
+    TRACE_ENDS
+};
 
 struct mesh;
 struct mesh_peer;
@@ -74,12 +86,23 @@ struct probe_reply {
     uint32_t ip_bytes;         /* that arrived, as large as an IP packet of so many */
 };
 
+/* The answer to a trace: data of PUNT_TRACE_REPLY, whose id is the session's of the neighbour that
+ * gave it to us. */
+struct trace_reply {
+    uint64_t received_ns;      /* CLOCK_MONOTONIC */
+    uint64_t id;               /* the ask's */
+    uint32_t end;              /* enum trace_end */
+    uint8_t public_key[32];    /* whose it says to be */
+    uint32_t zero;
+};
+
 /* ---- mesh.c */
 
-/* node_id: 8 bytes.  mac1_key, cookie_key: 32 bytes, of our own public key.  mtu_bytes: the longest
- * IP packet a record carries. */
-int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const uint8_t *mac1_key,
-             const uint8_t *cookie_key, uint32_t mtu_bytes);
+/* node_id: 8 bytes.  public_key: 32, our own; mac1_key, cookie_key: 32, derived from it.
+ * mtu_bytes: the longest IP packet a record carries. */
+int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id,
+             const uint8_t *public_key, const uint8_t *mac1_key, const uint8_t *cookie_key,
+             uint32_t mtu_bytes);
 /* No worker may know the mesh any more.  Frees everything that is still linked. */
 void mesh_free(struct mesh *m);
 struct port *mesh_port(struct mesh *m);
@@ -147,3 +170,7 @@ int mesh_send_through(struct mesh *m, uint32_t peer, const uint8_t *node_id, con
  * -EKEYEXPIRED: the key has sealed all it may. */
 int mesh_send_probe(struct mesh *m, uint32_t local_index, const struct mesh_endpoint *to,
                     uint32_t id, uint32_t ip_bytes);
+/* Any time: a trace to the peer, which may not be passed on more often than hops_left (at most
+ * MESH_RELAY_HOPS); the answer is punted as PUNT_TRACE_REPLY.  -ENOENT: no such peer.  -ENOKEY: no
+ * session with it, or with who is in between. */
+int mesh_send_trace(struct mesh *m, uint32_t peer, uint32_t hops_left, uint64_t id);

@@ -9,8 +9,9 @@
 #include <sodium.h>
 #include <sys/socket.h>
 
-int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const uint8_t *mac1_key,
-             const uint8_t *cookie_key, uint32_t mtu_bytes)
+int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id,
+             const uint8_t *public_key, const uint8_t *mac1_key, const uint8_t *cookie_key,
+             uint32_t mtu_bytes)
 {
     if (mtu_bytes < MESH_MTU_MIN_BYTES || mtu_bytes > MESH_MTU_MAX_BYTES)
         return -EINVAL;
@@ -24,6 +25,7 @@ int mesh_new(struct mesh **out, uint16_t port_id, const uint8_t *node_id, const 
     m->mtu_bytes = mtu_bytes;
     m->lanes_count = 1;
     memcpy(m->node_id, node_id, sizeof(m->node_id));
+    memcpy(m->public_key, public_key, sizeof(m->public_key));
     m->peers = calloc(MESH_PEERS, sizeof(struct mesh_peer *));
     m->nodes = calloc(MESH_NODE_BUCKETS, sizeof(struct mesh_peer *));
     m->sessions = calloc(MESH_SESSIONS, sizeof(struct session *));

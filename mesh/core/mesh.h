@@ -63,6 +63,7 @@ struct mesh {
     uint32_t lanes_count;
     uint32_t generation;          /* of the last session installed */
     uint8_t node_id[RECORD_NODE_BYTES];
+    uint8_t public_key[MESH_PUBLIC_KEY_BYTES];
     struct handshake_gate *gate;
     struct lane *lanes[MAX_WORKERS];
     struct mesh_peer **peers;     /* MESH_PEERS */

@@ -31,7 +31,7 @@ static int send_by(struct mesh *m, struct session *s, uint32_t lane, const struc
     counter_add(&tx->bytes, len_bytes);
     store_relaxed(&tx->last_keepalive_ns, clock_now_ns());
     if (hop.session) {
-        relay_seal(hop.session, RELAY_HOPS, s->node, record, len_bytes);
+        relay_seal(hop.session, MESH_RELAY_HOPS, s->node, record, len_bytes);
         record -= MESH_RELAY_BYTES;
         len_bytes += MESH_RELAY_BYTES;
     }
@@ -54,16 +54,6 @@ int probe_send(struct mesh *m, struct session *s, uint32_t lane, const struct tr
 }
 
 /* As many answers as Python asked for, more or less; a peer that invents some is cut short. */
-static bool may_punt(struct session_rx *rx, uint64_t now_ns)
-{
-    const uint64_t interval_ns = NS_PER_S / PROBE_PUNTS_PER_S;
-    uint64_t from_ns = rx->punts_full_ns > now_ns ? rx->punts_full_ns : now_ns;
-    if (from_ns - now_ns > interval_ns * (PROBE_PUNTS_BURST - 1))
-        return false;
-    rx->punts_full_ns = from_ns + interval_ns;
-    return true;
-}
-
 static void hand_up(struct lane *lane, struct breath *b, const struct opened *record,
                     const struct probe *probe)
 {
@@ -71,7 +61,8 @@ static void hand_up(struct lane *lane, struct breath *b, const struct opened *re
                                       .id = probe->id,
                                       .ip_bytes = probe->size_bytes};
     const struct punt punt = {.kind = PUNT_PROBE_REPLY, .id = record->session->local_index};
-    if (!may_punt(&record->session->rx[record->lane], b->now_ns))
+    if (!session_rate_ok(&record->session->rx[record->lane].punts_full_ns, b->now_ns,
+                         PROBE_PUNTS_PER_S, PROBE_PUNTS_BURST))
         port_drop(&lane->mesh->port, b, DROP_RATE_LIMIT, 1);
     else if (!punt_put(b->punts, &punt, &reply, sizeof(reply)))
         port_drop(&lane->mesh->port, b, DROP_PUNT_FULL, 1);

@@ -29,6 +29,7 @@ enum {
     RECORD_COOKIE = 3,
     RECORD_DATA = 4,
     RECORD_RELAY = 5,
+    RECORD_TRACE = 6,
 };
 
 enum {

@@ -8,6 +8,7 @@
 
 #include "mesh/core/open.h"
 #include "mesh/core/seal.h"
+#include "mesh/core/trace.h"
 
 enum { RELAY_COVERED_BYTES = RELAY_TAG_AT + HANDSHAKE_INITIATION_BYTES };
 
@@ -49,6 +50,8 @@ static bool message_ok(const uint8_t *message, uint32_t len_bytes)
 {
     if (likely(message[0] == RECORD_DATA))
         return len_bytes >= RECORD_EMPTY_BYTES;
+    if (message[0] == RECORD_TRACE)
+        return len_bytes == TRACE_BYTES;
     return len_bytes == handshake_bytes(message[0]) && len_bytes != 0;
 }
 
@@ -56,7 +59,7 @@ struct relay_hop relay_find(const struct mesh *m, struct mesh_peer *peer, uint32
 {
     struct relay_hop hop = {NULL, NULL, NULL};
     /* As many steps as a message may take: a ring of peers, each behind the next, leads nowhere. */
-    for (uint32_t step = 0; peer && step < RELAY_HOPS; step++) {
+    for (uint32_t step = 0; peer && step < MESH_RELAY_HOPS; step++) {
         struct session *s = load_acquire(&peer->current); /* pairs with session_promote */
         uint32_t via = load_relaxed(&peer->via);
         if (likely(s)) {
@@ -103,35 +106,67 @@ static bool refuse(const struct lane *lane, const struct breath *b, enum drop re
 }
 
 /* To the next node, by the lane's socket, from where it lies. */
-static void pass_on(struct lane *lane, struct breath *b, struct relay_header *header,
-                    uint8_t *bytes, uint32_t len_bytes)
+static void send_on(struct lane *lane, struct breath *b, const struct relay_hop *hop,
+                    struct relay_header *header, uint8_t *bytes, uint32_t len_bytes)
 {
-    struct mesh *m = lane->mesh;
-    if (header->hops_left == 0) {
-        refuse(lane, b, DROP_HOP_LIMIT);
-        return;
-    }
-    struct mesh_peer *peer = mesh_find_node(m, header->node);
-    struct relay_hop hop = relay_find(m, peer, lane->number);
-    if (unlikely(!hop.session)) {
-        if (hop.missing)
-            seal_ask_for_session(m, b, hop.missing);
-        else
-            refuse(lane, b, DROP_NO_ROUTE);
-        return;
-    }
-    header->hops_left--;
-    write_header(hop.session, header, bytes, len_bytes);
-    if (!train_pass_on(&lane->relays, &m->port, b, hop.session, hop.to,
+    write_header(hop->session, header, bytes, len_bytes);
+    if (!train_pass_on(&lane->relays, &lane->mesh->port, b, hop->session, hop->to,
                        (uint32_t)(bytes - lane->area), len_bytes)) {
         refuse(lane, b, DROP_SEND);
         return;
     }
-    struct session_tx *tx = &hop.session->tx[lane->number];
+    struct session_tx *tx = &hop->session->tx[lane->number];
     counter_add(&tx->relayed_records, 1);
     counter_add(&tx->relayed_bytes, len_bytes);
     store_relaxed(&tx->last_ns, b->now_ns);
     b->passed_on++;
+}
+
+/* Here a message goes no further. */
+static void end_way(struct lane *lane, struct breath *b, struct session *s,
+                    const struct relay_header *header, uint8_t *bytes,
+                    const struct relay_hop *hop)
+{
+    bool spent = header->hops_left == 0;
+    if (trace_is_ask(bytes + MESH_RELAY_BYTES))
+        trace_answer(lane, b, s, header->lane, bytes,
+                     spent ? TRACE_HOPS : hop->missing ? TRACE_NO_SESSION : TRACE_UNKNOWN);
+    else if (spent)
+        refuse(lane, b, DROP_HOP_LIMIT);
+    else if (hop->missing)
+        seal_ask_for_session(lane->mesh, b, hop->missing);
+    else
+        refuse(lane, b, DROP_NO_ROUTE);
+}
+
+static void pass_on(struct lane *lane, struct breath *b, struct session *s,
+                    struct relay_header *header, uint8_t *bytes, uint32_t len_bytes)
+{
+    struct mesh *m = lane->mesh;
+    struct relay_hop hop = relay_find(m, mesh_find_node(m, header->node), lane->number);
+    if (unlikely(header->hops_left == 0 || !hop.session)) {
+        end_way(lane, b, s, header, bytes, &hop);
+        return;
+    }
+    /* A neighbour cannot keep a message in a loop for longer than we would. */
+    header->hops_left = (uint8_t)(min_u32(header->hops_left, MESH_RELAY_HOPS) - 1);
+    send_on(lane, b, &hop, header, bytes, len_bytes);
+}
+
+void relay_return(struct lane *lane, struct breath *b, const struct session *s,
+                  const uint8_t *node, uint8_t *bytes, uint32_t len_bytes)
+{
+    struct relay_header header;
+    struct relay_hop hop = relay_find(lane->mesh, s->peer, lane->number);
+    /* It is behind somebody else by now, who would be sent what it did not ask for. */
+    if (!hop.session || hop.session->peer != s->peer) {
+        refuse(lane, b, DROP_NO_SESSION);
+        return;
+    }
+    memcpy(&header, bytes, sizeof(header));
+    header.hops_left = MESH_RELAY_HOPS;
+    memcpy(header.node, node, sizeof(header.node));
+    send_on(lane, b, &hop, &header, bytes, len_bytes);
 }
 
 bool relay_receive(struct lane *lane, struct breath *b, uint8_t *bytes, uint32_t len_bytes,
@@ -157,10 +192,14 @@ bool relay_receive(struct lane *lane, struct breath *b, uint8_t *bytes, uint32_t
         return refuse(lane, b, DROP_AUTH);
     open_note(s, &s->rx[header.lane], b, session_replay_commit(seen, header.counter), from);
     store_relaxed(&s->rx[header.lane].last_packet_ns, b->now_ns);
-    if (memcmp(header.node, m->node_id, sizeof(header.node)) == 0) {
-        *through = (struct mesh_endpoint){.via = s->peer_id + 1};
-        return true;
+    if (memcmp(header.node, m->node_id, sizeof(header.node)) != 0) {
+        pass_on(lane, b, s, &header, bytes, len_bytes);
+        return false;
     }
-    pass_on(lane, b, &header, bytes, len_bytes);
-    return false;
+    if (unlikely(bytes[MESH_RELAY_BYTES] == RECORD_TRACE)) {
+        trace_receive(lane, b, s, header.lane, bytes);
+        return false;
+    }
+    *through = (struct mesh_endpoint){.via = s->peer_id + 1};
+    return true;
 }

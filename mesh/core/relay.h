@@ -11,8 +11,8 @@
  *   24  u8*8 hop tag
  *
  * Hop tag: SipHash-2-4 under the session's relay key over bytes 0 to 23 and, of the message, a
- * record's header (24 bytes) and tag, or all of a handshake message.  The record's tag stands for
- * its text: who changes that is found out at the end.
+ * record's header (24 bytes) and tag, or all of a handshake message or trace (trace.h).  The
+ * record's tag stands for its text: who changes that is found out at the end.
  *
  * A node passes on what came from a peer of its own for a peer of its own, and has no key for it:
  * the header is written anew where it lies, and the datagram sent from the receive area.
@@ -28,7 +28,6 @@
 #include "mesh/core/mesh.h"
 
 enum {
-    RELAY_HOPS = 8,               /* nodes that may pass a message on */
     RELAY_NODE_AT = 16,
     RELAY_TAG_AT = 24,
     RELAY_TAG_BYTES = 8,
@@ -46,6 +45,10 @@ struct relay_hop relay_find(const struct mesh *m, struct mesh_peer *peer, uint32
 /* Writes the header in front of a message of len_bytes; bytes has MESH_RELAY_BYTES before it. */
 void relay_seal(struct session *hop, uint8_t hops_left, const uint8_t *node, uint8_t *bytes,
                 uint32_t len_bytes);
+/* A message behind a header that came under session s, inside the lane's area: back to that
+ * neighbour, for node. */
+void relay_return(struct lane *lane, struct breath *b, const struct session *s,
+                  const uint8_t *node, uint8_t *bytes, uint32_t len_bytes);
 /* A datagram of type 5.  True: the message behind its header is for us, and came by way of through.
  * False: passed on, or dropped and counted. */
 bool relay_receive(struct lane *lane, struct breath *b, uint8_t *bytes, uint32_t len_bytes,

@@ -92,7 +92,7 @@ static ALWAYS_INLINE bool add_record(struct mesh *m, struct lane *lane, struct b
     counter_add(&tx->bytes, len);
     store_relaxed(&tx->last_ns, b->now_ns);
     if (way->hop)
-        relay_seal(way->hop, RELAY_HOPS, s->node, out, len);
+        relay_seal(way->hop, MESH_RELAY_HOPS, s->node, out, len);
     return true;
 }
 

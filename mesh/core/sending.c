@@ -1,5 +1,5 @@
-/* sending.c - what the control thread sends by itself: keepalives, probes, and handshake messages
- * that go by way of another node.
+/* sending.c - what the control thread sends by itself: keepalives, probes, traces, and handshake
+ * messages that go by way of another node.
  *
  * Untrusted:  nothing; see mesh.c.
  * Threads:    the control thread, by a lane of its own and lane 0's socket.
@@ -7,13 +7,14 @@
 #include "mesh/core/probe.h"
 #include "mesh/core/relay.h"
 #include "mesh/core/seal.h"
+#include "mesh/core/trace.h"
 
 /* A message of the control thread's, with room for a relay header before it, to the next node. */
-static int send_message(struct mesh *m, const struct relay_hop *hop, const uint8_t *node,
-                        uint8_t *message, uint32_t len_bytes)
+static int send_message(struct mesh *m, const struct relay_hop *hop, uint8_t hops_left,
+                        const uint8_t *node, uint8_t *message, uint32_t len_bytes)
 {
     const struct train_queue *q = &m->lanes[0]->trains; /* its socket; fd and v6 never change */
-    relay_seal(hop->session, RELAY_HOPS, node, message, len_bytes);
+    relay_seal(hop->session, hops_left, node, message, len_bytes);
     store_relaxed(&hop->session->tx[MESH_CONTROL_LANE].last_ns, clock_now_ns());
     return train_send_one(q->fd, q->v6, hop->to, message - MESH_RELAY_BYTES,
                           len_bytes + MESH_RELAY_BYTES);
@@ -42,7 +43,7 @@ int mesh_send_keepalive(struct mesh *m, uint32_t peer)
     counter_add(&tx->bytes, RECORD_EMPTY_BYTES);
     store_relaxed(&tx->last_keepalive_ns, clock_now_ns());
     if (session_endpoint(s, MESH_CONTROL_LANE)->via != 0)
-        return send_message(m, &hop, p->node, record, RECORD_EMPTY_BYTES);
+        return send_message(m, &hop, MESH_RELAY_HOPS, p->node, record, RECORD_EMPTY_BYTES);
     return train_send_one(q->fd, q->v6, hop.to, record, RECORD_EMPTY_BYTES);
 }
 
@@ -59,7 +60,7 @@ int mesh_send_through(struct mesh *m, uint32_t peer, const uint8_t *node_id, con
     if (!hop.session)
         return -ENOKEY;
     memcpy(copy + MESH_RELAY_BYTES, bytes, len_bytes);
-    return send_message(m, &hop, node_id, copy + MESH_RELAY_BYTES, len_bytes);
+    return send_message(m, &hop, MESH_RELAY_HOPS, node_id, copy + MESH_RELAY_BYTES, len_bytes);
 }
 
 int mesh_send_probe(struct mesh *m, uint32_t local_index, const struct mesh_endpoint *to,
@@ -73,4 +74,19 @@ int mesh_send_probe(struct mesh *m, uint32_t local_index, const struct mesh_endp
         return -EINVAL;
     const struct train_queue *q = &m->lanes[0]->trains;
     return probe_send(m, s, MESH_CONTROL_LANE, q, to, &probe, ip_bytes);
+}
+
+int mesh_send_trace(struct mesh *m, uint32_t peer, uint32_t hops_left, uint64_t id)
+{
+    struct mesh_peer *p = peer < MESH_PEERS ? m->peers[peer] : NULL;
+    uint8_t bytes[MESH_RELAY_BYTES + TRACE_BYTES], *message = bytes + MESH_RELAY_BYTES;
+    if (!p || !m->lanes[0])
+        return -ENOENT;
+    if (hops_left > MESH_RELAY_HOPS)
+        return -EINVAL;
+    struct relay_hop hop = relay_find(m, p, MESH_CONTROL_LANE);
+    if (!hop.session)
+        return -ENOKEY;
+    trace_ask(m, id, message);
+    return send_message(m, &hop, (uint8_t)hops_left, p->node, message, TRACE_BYTES);
 }

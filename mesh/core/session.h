@@ -51,7 +51,9 @@ struct session_rx {
     uint64_t failed;
     uint64_t last_ns;
     uint64_t last_packet_ns;
-    uint64_t punts_full_ns;          /* of answers to probes: see probe.c */
+    uint64_t punts_full_ns;          /* of answers to probes: see session_rate_ok */
+    uint64_t traces_full_ns;         /* of traces answered */
+    uint64_t traces_up_full_ns;      /* of answers to traces handed up */
     uint32_t from_version;           /* of the endpoint when from was compared with it */
     struct mesh_endpoint from;       /* source of the newest record */
     struct session_window window;
@@ -117,6 +119,18 @@ const struct mesh_endpoint *session_endpoint(struct session *s, uint32_t lane);
 bool session_replay_ok(const struct session_window *w, uint64_t counter);
 /* Marks it.  Only for authentic records; true when it is the newest of the lane. */
 bool session_replay_commit(struct session_window *w, uint64_t counter);
+
+/* A token bucket as one number, when it will be full again: whether one more may pass. */
+static inline bool session_rate_ok(uint64_t *full_ns, uint64_t now_ns, uint32_t per_s,
+                                   uint32_t burst)
+{
+    const uint64_t interval_ns = NS_PER_S / per_s;
+    uint64_t from_ns = *full_ns > now_ns ? *full_ns : now_ns;
+    if (from_ns - now_ns > interval_ns * (burst - 1))
+        return false;
+    *full_ns = from_ns + interval_ns;
+    return true;
+}
 
 /* ---- any thread */
 

@@ -165,7 +165,7 @@ static void test_relay_headers(void)
     uint8_t bytes[MESH_RELAY_BYTES + LEN];
     begin();
     memcpy(bytes + MESH_RELAY_BYTES, sealed[1], LEN);
-    relay_seal(rig_session(&a), RELAY_HOPS, b.mesh->node_id, bytes + MESH_RELAY_BYTES, LEN);
+    relay_seal(rig_session(&a), MESH_RELAY_HOPS, b.mesh->node_id, bytes + MESH_RELAY_BYTES, LEN);
     uint32_t covered = MESH_RELAY_BYTES + RECORD_HEADER_BYTES;
     for (uint32_t bit = 0; bit < covered * 8; bit++) {
         uint32_t at = bit / 8;

@@ -99,7 +99,7 @@ static inline void rig_node_new(struct rig_node *n, uint8_t id)
     memset(n, 0, sizeof(*n));
     memset(node, id, sizeof(node));
     memset(mac1_key, id, sizeof(mac1_key));
-    CHECK(mesh_new(&n->mesh, id, node, mac1_key, mac1_key, RIG_MTU) == 0);
+    CHECK(mesh_new(&n->mesh, id, node, mac1_key, mac1_key, mac1_key, RIG_MTU) == 0);
     n->fd = rig_socket(&n->at, true);
     CHECK(mesh_lane_add(n->mesh, 0, n->fd) == 0);
     n->rxq = mesh_lane_rxq(n->mesh, 0);

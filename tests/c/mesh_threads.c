@@ -31,7 +31,7 @@ static void node_new(uint32_t number)
     struct rig_node *n = &nodes[number];
     uint8_t node[8], mac1_key[32] = {0};
     memset(node, (int)number + 1, sizeof(node));
-    CHECK(mesh_new(&n->mesh, (uint16_t)number, node, mac1_key, mac1_key, RIG_MTU) == 0);
+    CHECK(mesh_new(&n->mesh, (uint16_t)number, node, mac1_key, mac1_key, mac1_key, RIG_MTU) == 0);
     CHECK(mesh_set_lanes(n->mesh, LANES) == 0);
     for (uint32_t lane = 0; lane < LANES; lane++) {
         struct worker_thread *t = &threads[number * LANES + lane];

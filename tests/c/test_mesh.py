@@ -7,7 +7,10 @@ from tests.c.build import build, run
 MEMORY = "address,undefined"
 
 
-@pytest.mark.parametrize("source", ["wire", "gate", "hostile", "probe", "relay", "runs", "send"])
+SOURCES = ["wire", "gate", "hostile", "probe", "relay", "runs", "send", "trace"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_records(tmp_path, source):
     program = build(tmp_path, f"mesh_{source}.c", packages=["vswitch", "mesh"], sanitize=MEMORY)
     assert run(program, timeout_s=120).endswith("ok\n")

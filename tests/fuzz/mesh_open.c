@@ -8,12 +8,13 @@
  * of u16 length and flags (LE, enum lie), 8 bytes of prefix, packet; each becomes an authentic
  * record of the session; with bit 2 its endpoint is pinned.  2 modulo 4: byte 1 whom it is for
  * (bit 7: the message gets a right first MAC, 6: comes twice), byte 2 hops left, then a message,
- * which gets an authentic relay header of a neighbour.
+ * also a trace, which gets an authentic relay header of a neighbour.
  */
 #include <sodium.h>
 
 #include "mesh/core/relay.h"
 #include "mesh/core/seal.h"
+#include "mesh/core/trace.h"
 #include "tests/c/mesh_rig.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -28,7 +29,7 @@ enum { BEHIND = 8, RING1, RING2, MISSING, STRANGER };
 static struct rig_node a, b;
 static struct mesh_endpoint elsewhere;
 static struct lane *lane;
-static uint64_t punts_of_neighbour; /* handshake messages that came through it */
+static uint64_t punts_of_neighbour; /* handshake messages and answers to traces */
 
 static void check_packet(struct packet *p)
 {
@@ -71,7 +72,8 @@ static uint32_t receive(uint32_t slots)
     }
     struct punt punt;
     while (rig_punt(&b, &punt))
-        punts_of_neighbour += punt.kind == PUNT_HANDSHAKE && punt.via == RIG_PEER + 1;
+        punts_of_neighbour += punt.kind == PUNT_TRACE_REPLY ||
+                              (punt.kind == PUNT_HANDSHAKE && punt.via == RIG_PEER + 1);
     return all;
 }
 
@@ -96,7 +98,8 @@ static void relayed(const uint8_t *data, size_t size)
     uint8_t *message = lane->area + MESH_RELAY_BYTES;
     uint32_t len = (uint32_t)size - 2, slots = data[0] & RELAYED_TWICE ? 2 : 1;
     bool whole = data[2] == RECORD_DATA && len >= RECORD_EMPTY_BYTES;
-    if (!whole && (len == 0 || handshake_bytes(data[2]) != len))
+    bool trace = data[2] == RECORD_TRACE && len == TRACE_BYTES;
+    if (!whole && !trace && (len == 0 || handshake_bytes(data[2]) != len))
         return; /* hostile() has these */
     CHECK(mesh_session_stats(b.mesh, b.index, &stats) == 0);
     uint64_t records = stats.rx_records, passed = stats.relayed_records;
@@ -117,7 +120,7 @@ static void relayed(const uint8_t *data, size_t size)
     lane->slots[0] = lane->slots[1] = (struct lane_slot){len, len, a.at};
     CHECK(receive(slots) == 0);
     CHECK(mesh_session_stats(b.mesh, b.index, &stats) == 0 && stats.rx_records == records);
-    /* Each comes to one end: passed on, handed up, or dropped and counted. */
+    /* Each comes to one end: passed on, answered, handed up, or dropped and counted. */
     CHECK(rig_all_drops(&b) - drops + stats.relayed_records - passed +
               punts_of_neighbour - handshakes == slots);
 }
@@ -134,7 +137,7 @@ static uint32_t seal(const struct record_prefix *prefix, struct rig_frame *f, ui
     seal_record(a.mesh, s, 0, counter, prefix, &f->packet, len, to + relay_bytes);
     len += MESH_OVERHEAD_BYTES;
     if (relay_bytes)
-        relay_seal(s, RELAY_HOPS, b.mesh->node_id, to + relay_bytes, len);
+        relay_seal(s, MESH_RELAY_HOPS, b.mesh->node_id, to + relay_bytes, len);
     return len + relay_bytes;
 }
 

@@ -12,6 +12,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet, Raw
 
+from mesh.wire import TYPE_TRACE
 from tests.fuzz.run import fuzz
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "mesh_records.json").read_text())
@@ -61,6 +62,10 @@ def seeds() -> Iterator[bytes]:
         for destination in range(DESTINATIONS):
             yield RELAYED + bytes([destination | MAC1, 8]) + message
             yield RELAYED + bytes([destination | RELAYED_TWICE, 8]) + message
+    for destination in range(DESTINATIONS):
+        for hops in (0, 8):
+            for end in (0, 1, 9):
+                yield RELAYED + bytes([destination, hops, TYPE_TRACE, end]) + bytes(54)
     yield run(TCP4, IP() / TCP(), 20, 16, 5)
     yield run(TCP4, IP() / TCP(options=[("NOP", None)] * 12), 20, 16, 8)
     yield run(TCP6, IPv6() / TCP(), 40, 16, 5)

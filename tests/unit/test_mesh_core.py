@@ -13,14 +13,27 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from _dataplane import lib
+from _dataplane import ffi, lib
+from nacl.bindings import crypto_shorthash_siphash24
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Packet, Raw
 
 from mesh.address import Address
-from mesh.core import CONTROL_LANE, KEY_BYTES, MeshCore, MeshCoreError, Punt, PuntKind, steer
-from mesh.wire import Cipher
+from mesh.core import (
+    CONTROL_LANE,
+    KEY_BYTES,
+    RELAY_KEY_BYTES,
+    MeshCore,
+    MeshCoreError,
+    Punt,
+    PuntKind,
+    steer,
+)
+from mesh.inquiry import TraceEnd
+from mesh.relay import HOPS, Through
+from mesh.wire import TYPE_RECORD, TYPE_RELAY, TYPE_TRACE, Cipher
 from tests.fakes.meshsides import (
+    DEADLINE_S,
     IPS,
     KEYS,
     MACS,
@@ -275,3 +288,46 @@ def test_golden_records_are_what_is_sent(cipher):
 
 def test_the_control_lane_is_no_workers():
     assert CONTROL_LANE == lib.MAX_WORKERS - 1
+
+
+def test_what_the_hop_tag_covers(sides):
+    """By an independent SipHash: the relay header, and of the record its header and its tag."""
+    connect(sides)
+    behind, node_id = PEER + 1, bytes(range(8))
+    core = sides[0].core
+    core.create_peer(behind, node_id)
+    core.install_session(
+        *(behind, 0x1001, 0x1001, *KEYS),
+        **RELAY_KEYS,
+        initiator=True,
+        endpoint=Through(PEER),
+        cipher=1,
+    )
+    with udp_socket() as wire:
+        wire.setblocking(True)
+        wire.settimeout(DEADLINE_S)
+        core.set_endpoint(0x1000, address_of(wire))
+        core.send_keepalive(behind)
+        core.send_probe(0x1001, Through(PEER), 1, 300)
+        core.send_trace(behind, 3, 0x1122334455667788)
+        messages = [wire.recv(2000) for _ in range(3)]
+    key = KEYS[0][:RELAY_KEY_BYTES]
+    for counter, data in zip((0, 1, 0), messages, strict=True):  # of lane 31, and of lane 0
+        header, tag, message = data[:24], data[24:32], data[32:]
+        assert header[0] == TYPE_RELAY
+        assert header[8:] == counter.to_bytes(8, "little") + node_id
+        record = message[0] == TYPE_RECORD
+        covered = message[:24] + message[-16:] if record else message
+        assert tag == crypto_shorthash_siphash24(header + covered, key)
+    id_bytes = bytes.fromhex("8877665544332211")
+    ask = bytes([TYPE_TRACE]) + bytes(7) + id_bytes + sides[0].node_id + bytes(32)
+    assert messages[2][32:] == ask
+    assert messages[2][1] == 3, "hops left"
+
+
+def test_ends_of_traces_are_those_of_the_data_plane():
+    elements = ffi.typeof("enum trace_end").elements.items()
+    ends = {name.removeprefix("TRACE_"): number for number, name in elements}
+    del ends["ASK"], ends["ENDS"]
+    assert ends == {end.name: end.value for end in TraceEnd}
+    assert lib.MESH_RELAY_HOPS == HOPS

@@ -126,6 +126,7 @@ enum punt_kind {
     PUNT_ENDPOINT,                 /* authentic record from a new address; id: session */
     PUNT_NEED_SESSION,             /* packet for a peer without keys; id: peer */
     PUNT_PROBE_REPLY,              /* data: struct probe_reply; id: session */
+    PUNT_TRACE_REPLY,              /* data: struct trace_reply; id: session */
     PUNT_KINDS
 };
 
