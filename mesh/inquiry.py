@@ -6,10 +6,10 @@ calls poll() when next_timer() is due.  An inquiry without a timer is over.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
 
 from mesh.relay import Path
 
@@ -105,15 +105,31 @@ Result = Ponged | Hop | WayEnd
 NewId = Callable[[], int]
 
 
-class Inquiry(Protocol):
+class Inquiry(ABC):
+    """now: monotonic ns, never decreasing."""
+
+    def __init__(self, new_id: NewId) -> None:
+        self._new_id = new_id
+        self._requests: list[Request] = []
+        self._results: list[Result] = []
+
     def requests(self) -> list[Request]:
         """And forgets them."""
+        drained, self._requests = self._requests, []
+        return drained
 
     def results(self) -> list[Result]:
         """And forgets them."""
+        drained, self._results = self._results, []
+        return drained
 
+    @abstractmethod
     def next_timer(self) -> int | None: ...
+    @abstractmethod
     def poll(self, now: int) -> None: ...
+    @abstractmethod
     def sent(self, number: int, path: Path | None, now: int) -> None: ...
+    @abstractmethod
     def unsent(self, number: int, why: Unsent, now: int) -> None: ...
+    @abstractmethod
     def answered(self, answer: PingAnswer | TraceAnswer, received: int, now: int) -> None: ...

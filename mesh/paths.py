@@ -36,7 +36,7 @@ BETTER_FOR_NS = 5 * S
 BETTER_BY_NS = 1 * MS
 LOSS_IGNORED = 0.05
 LOSS_COST_NS = 1 * S
-_IDS = 1 << 32
+PROBE_IDS = 1 << 31  # greater ones are others' probes (inquiries.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +173,13 @@ class Paths:
             WayStatus(w.path, w is peer.used, w.alive, w.rtt_ns, w.loss, w.search.mtu_bytes)
             for w in peer.ways.values()
         ]
+
+    def in_use(self, peer_id: int) -> tuple[int, Path] | None:
+        """The session and way of the peer's packets; None without either."""
+        peer = self._peers.get(peer_id, _Peer())
+        if peer.session is None or peer.used is None:
+            return None
+        return peer.session, peer.used.path
 
     # ---- inputs: the node
 
@@ -345,7 +352,7 @@ class Paths:
         way.deadline = now + way.timeout_ns
         way.next_at = now + (BUSY_INTERVAL_NS if peer.busy else QUIET_INTERVAL_NS)
         for size in sizes:
-            probe, self._next_id = self._next_id, (self._next_id + 1) % _IDS
+            probe, self._next_id = self._next_id, (self._next_id + 1) % PROBE_IDS
             way.asked[probe] = size
             self._sent[probe] = peer_id, way, size, now
             self._events.append(SendProbe(peer.session, way.path, probe, size))

@@ -1,6 +1,6 @@
-"""The measuring of ways in the daemon: Paths given the data plane and the node.
+"""The measuring of ways in the daemon: Paths, and what people ask, given data plane and node.
 
-Owner: the control thread.  All decisions are paths.py's.
+Owner: the control thread.  All decisions are paths.py's, and the inquiries'.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from collections.abc import Collection
 from mesh.address import Address
 from mesh.config import MeshConfig
 from mesh.core import OVERHEAD_BYTES, RELAY_BYTES, MeshCore, MeshCoreError, Punt
+from mesh.identity import Rng
+from mesh.inquiries import Inquiries
 from mesh.node import Node
 from mesh.paths import (
     BUSY_INTERVAL_NS,
     MS,
+    PROBE_IDS,
     MtuChanged,
     Paths,
     SendProbe,
@@ -31,12 +34,25 @@ UDP_BYTES = 8
 
 
 class Prober:
-    """After any input, call carry_out() and arm a timer at paths.next_timer()."""
+    """After any input, call carry_out() and arm a timer at next_timer()."""
 
-    def __init__(self, core: MeshCore, node: Node, mtu_bytes: int) -> None:
+    def __init__(self, core: MeshCore, node: Node, mtu_bytes: int, rng: Rng) -> None:
         self._core = core
         self._node = node
         self.paths = Paths(mtu_bytes, RELAY_BYTES)
+        self.inquiries = Inquiries(core, node, self.paths, rng)
+
+    def poll(self, now: int) -> None:
+        self.paths.poll(now)
+        self.inquiries.poll(now)
+
+    def next_timer(self) -> int | None:
+        timers = (self.paths.next_timer(), self.inquiries.next_timer())
+        return min((timer for timer in timers if timer is not None), default=None)
+
+    def remove(self, peer: int) -> None:
+        self.paths.remove(peer)
+        self.inquiries.peer_removed(peer)
 
     def configure(self, config: MeshConfig, now: int) -> None:
         """All peers that the node has."""
@@ -51,9 +67,13 @@ class Prober:
             self._node.endpoint_changed(punt.id, punt.source, now)
 
     def answer_punted(self, punt: Punt, now: int) -> None:
-        received, probe, _ = punt.probe_reply
+        received, probe, size_bytes = punt.probe_reply
         peer = self._node.peer_of(punt.id)
-        if peer is not None:
+        if peer is None:
+            return
+        if probe >= PROBE_IDS:
+            self.inquiries.probe_answered(peer, probe, size_bytes, received)
+        else:
             self.paths.answered(peer, probe, received, now)
 
     def judge_traffic(self, sent: Collection[tuple[int, int]], now: int) -> None:
@@ -62,9 +82,12 @@ class Prober:
         peers = {self._node.peer_of(index) for index, last in sent if last > recent}
         self.paths.busy({peer for peer in peers if peer is not None}, now)
 
-    def carry_out(self) -> None:
-        """What paths asks for."""
+    def carry_out(self) -> bool:
+        """What paths and the inquiries ask for; whether that was anything, which the node may have
+        heard of."""
+        done = self.inquiries.carry_out()
         while events := self.paths.events():
+            done = True
             for event in events:
                 match event:
                     case SendProbe():
@@ -76,6 +99,7 @@ class Prober:
                         log.info("peer %d: packets of %d bytes", event.peer, event.mtu_bytes)
                     case StillHere():
                         self._stay_known(event)
+        return done
 
     def _send(self, event: SendProbe) -> None:
         try:

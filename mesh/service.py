@@ -15,9 +15,10 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from mesh import wire
@@ -47,6 +48,7 @@ from mesh.events import (
 )
 from mesh.handshake import State
 from mesh.identity import encode_key
+from mesh.inquiries import Inquiries
 from mesh.keyfile import load_identity
 from mesh.node import Node
 from mesh.peer import PeerStatus
@@ -143,7 +145,7 @@ class MeshService:
                 ciphers=usable(core, self._config.ciphers),
             )
             self._core, self._node, self.c_rxqs = core, node, rxqs
-            self._prober = Prober(core, node, self._config.mtu_bytes)
+            self._prober = Prober(core, node, self._config.mtu_bytes, random.SystemRandom())
             self._prober.configure(self._config, now)
             self._resources = undo.pop_all()
         self.peer_ids = node.peer_ids()
@@ -156,6 +158,8 @@ class MeshService:
             if handle is not None:
                 handle.cancel()
         self._timer = self._report = None
+        if self._prober is not None:
+            self._prober.inquiries.close()
         self._core = self._node = self._prober = None
         self._sockets = []
         self.c_rxqs = [[] for _ in range(self._workers)]
@@ -226,13 +230,15 @@ class MeshService:
                 node.need_session(punt.id, now)
             case PuntKind.PROBE_REPLY:
                 self._probing().answer_punted(punt, now)
+            case PuntKind.TRACE_REPLY:
+                self._probing().inquiries.trace_punted(punt)
         self._drain()
 
     def _run_timers(self) -> None:
         self._timer = None
         if self._node is not None:
             self._node.poll(time.monotonic_ns())
-            self._probing().paths.poll(time.monotonic_ns())
+            self._probing().poll(time.monotonic_ns())
             self._drain()
 
     def _report_traffic(self) -> None:
@@ -254,16 +260,29 @@ class MeshService:
         self._drain()
         self._report = self._loop.call_later(REPORT_S, self._report_traffic)
 
+    # ---- what people ask
+
+    def inquire(self, begin: Callable[[Inquiries], int]) -> Callable[[], None]:
+        """begin: starts one of the inquiries, and returns its number.  Returns what stops it.
+
+        Raises ConfigError.
+        """
+        inquiries = self._probing().inquiries
+        number = begin(inquiries)
+        self._drain()
+        return partial(inquiries.stop, number)
+
     # ---- outputs
 
     def _drain(self) -> None:
         core, node = self._started()
         prober = self._probing()
-        while events := node.events():
+        going = True
+        while going:
+            events = node.events()
             for event in events:
                 self._carry_out(core, node, prober, event)
-            prober.carry_out()
-        prober.carry_out()
+            going = prober.carry_out() or bool(events)
         for data, to in node.datagrams_to_send():
             sock = self._sockets[0]
             expect_answer(core, data)
@@ -281,7 +300,7 @@ class MeshService:
                 core.create_peer(event.peer, event.node_id)
                 self._bytes[event.peer] = (0, 0, 0)
             case PeerRemoved():
-                prober.paths.remove(event.peer)
+                prober.remove(event.peer)
                 core.remove_peer(event.peer)
                 del self._bytes[event.peer]
             case PeerPlaced():
@@ -353,7 +372,7 @@ class MeshService:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        moments = [node.next_timer(), self._probing().paths.next_timer()]
+        moments = [node.next_timer(), self._probing().next_timer()]
         when = min((moment for moment in moments if moment is not None), default=None)
         if when is not None:
             # loop.time() is the same clock, in seconds; late by rounding is not early.

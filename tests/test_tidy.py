@@ -24,7 +24,14 @@ MAY_IMPORT = {
     "qperf_suite": set(),
 }
 # Protocol modules have no side effects: everything in mesh but these, and these of vhost.
-MESH_WITH_IO = {"prober.py", "core.py", "keyfile.py", "service.py", "sockets.py"}
+MESH_WITH_IO = {
+    "core.py",
+    "inquiries.py",
+    "keyfile.py",
+    "prober.py",
+    "service.py",
+    "sockets.py",
+}
 VHOST_SANS_IO = {
     "backend.py",
     "feature_messages.py",

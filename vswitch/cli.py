@@ -3,7 +3,8 @@
 argparse and not a library: a dozen commands with three options need nothing more, and vsw starts
 without loading anything else.
 
-Exit status: 0 done; 1 the daemon failed while it ran; 2 the user's mistake, told in one message.
+Exit status: 0 done; 1 the daemon failed while it ran, or nobody answered a ping or trace; 2 the
+user's mistake, told in one message.
 """
 
 import argparse
@@ -77,7 +78,28 @@ def parser() -> Parser:
     inner = mesh.add_subparsers(dest="mesh_command", metavar="COMMAND", required=True)
     asking(inner, "peers", "peers and their sessions", "mesh peers")
     asking(inner, "routes", "who owns which addresses", "mesh routes")
+    made = asking(inner, "ping", "round trips to a peer, inside the session with it", "mesh ping")
+    add_target(made)
+    made.add_argument("-c", dest="count", metavar="COUNT", type=int, help="stop after so many")
+    made.add_argument(
+        "-i", dest="interval_s", metavar="SECONDS", type=float, help="between two (default: 1)"
+    )
+    made.add_argument(
+        "-s", dest="size", metavar="BYTES", type=int, help="of the IP packet (default: 64)"
+    )
+    made.set_defaults(run=run_ping)
+    made = asking(inner, "trace", "the nodes on the way to a peer", "mesh trace")
+    add_target(made)
+    made.set_defaults(run=run_trace)
     return top
+
+
+def add_target(made: Parser) -> None:
+    made.add_argument(
+        "target",
+        metavar="TARGET",
+        help="a peer's public key, the beginning of it, or an address that it has",
+    )
 
 
 def default_control() -> str:
@@ -123,6 +145,24 @@ def run_top(args: argparse.Namespace) -> int:
     from vswitch.control import ask  # noqa: PLC0415 - as above
 
     return top.run(lambda: ask(args.control, args.asked), once=args.once, as_json=args.json)
+
+
+def run_ping(args: argparse.Namespace) -> int:
+    from vswitch import meshping  # noqa: PLC0415 - as above
+    from vswitch.control import ask_on  # noqa: PLC0415 - as above
+
+    request = {"command": args.asked, "target": args.target}
+    options = ("count", "interval_s", "size")
+    request |= {key: value for key in options if (value := getattr(args, key)) is not None}
+    return meshping.run(ask_on(args.control, request), as_json=args.json)
+
+
+def run_trace(args: argparse.Namespace) -> int:
+    from vswitch import meshtrace  # noqa: PLC0415 - as above
+    from vswitch.control import ask_on  # noqa: PLC0415 - as above
+
+    rows = ask_on(args.control, {"command": args.asked, "target": args.target})
+    return meshtrace.run(rows, as_json=args.json)
 
 
 def run_keygen(args: argparse.Namespace) -> int:

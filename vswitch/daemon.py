@@ -14,6 +14,7 @@ import time
 from mesh.errors import MeshError
 from vhost.errors import VhostError
 from vswitch import notify
+from vswitch.asking import Asking
 from vswitch.config import load
 from vswitch.control import ControlServer, permit
 from vswitch.errors import Place, UserError, VswError
@@ -39,6 +40,7 @@ class Daemon:
         self._end: asyncio.Future[str] = self._loop.create_future()
         self._switch = Switch(PlugMaker(self._loop), self._worker_died)
         self._report = Report(self._switch)
+        self._asking = Asking(self._switch)
         self._control: ControlServer | None = None
         self._balance: asyncio.TimerHandle | None = None
         self._serving: asyncio.Task[None] | None = None  # kept, or it would be collected
@@ -100,6 +102,7 @@ class Daemon:
                 "mesh peers": self._report.mesh_peers,
                 "mesh routes": self._report.mesh_routes,
             },
+            {"mesh ping": self._asking.ping, "mesh trace": self._asking.trace},
         )
 
     def _stop(self, number: signal.Signals) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from mesh.config import MeshConfig
 from mesh.core import Punt
+from mesh.inquiries import Inquiries
 from mesh.service import MeshService
 from vhost.port import VhostConfig, VhostPort
 from vswitch.errors import Place
@@ -56,6 +57,7 @@ class MeshPlug(Protocol):
     def handle_punt(self, punt: Punt) -> None: ...
     def status(self) -> list[dict[str, object]]: ...
     def refused(self) -> dict[str, int]: ...
+    def inquire(self, begin: Callable[[Inquiries], int]) -> Callable[[], None]: ...
 
 
 class Maker(Protocol):

@@ -4,6 +4,8 @@ from typing import Any
 
 from vswitch.tables import duration, fields, join, table
 
+KEY_SHOWN = 12  # characters of a public key: enough to tell peers apart, and to name one
+
 
 def status(answer: dict[str, Any]) -> str:
     parts = [
@@ -133,53 +135,61 @@ def ring_counters(queue: dict[str, Any]) -> str:
 
 
 def mesh_peers(answer: list[dict[str, Any]]) -> str:
-    rows = []
-    for peer in answer:
-        age_s = peer["last_handshake_s"]
-        rows.append(
-            (
-                peer["public_key"],
-                peer["state"],
-                peer["endpoint"] or (f"via {peer['via']}" if peer["via"] else "-"),
-                "never" if age_s is None else f"{duration(int(age_s))} ago",
-                peer["rx_bytes"],
-                peer["tx_bytes"],
-                peer["relayed_bytes"],
-                join(peer["addresses"]),
-            )
-        )
-    peers = table(
-        (
-            "peer",
-            "state",
-            "endpoint",
-            "handshake",
-            "rx bytes",
-            "tx bytes",
-            "relayed bytes",
-            "addresses",
-        ),
-        rows,
+    """Three tables, as one would be wider than a terminal: whose addresses, sessions, ways."""
+    if not answer:
+        return "no peers"
+    return "\n\n".join(
+        [
+            table(("peer", "state", "addresses"), [row for p in answer for row in mesh_owned(p)]),
+            table(
+                ("peer", "handshake", "rx bytes", "tx bytes", "relayed bytes", "cipher", "lanes"),
+                [mesh_session(peer) for peer in answer],
+            ),
+            table(
+                ("peer", "path", "", "path mtu", "rtt", "loss"),
+                [row for peer in answer for row in mesh_ways(peer)],
+            ),
+        ]
     )
-    ways = [way for peer in answer for way in mesh_ways(peer)]
-    if not ways:
-        return peers
-    header = ("peer", "path", "", "path mtu", "rtt", "loss", "cipher", "lanes")
-    return f"{peers}\n\n{table(header, ways)}"
+
+
+def mesh_owned(peer: dict[str, Any]) -> list[tuple[object, ...]]:
+    """A row for each address, the first with the name."""
+    first, *others = peer["addresses"] or ["-"]
+    return [
+        (peer["public_key"], peer["state"], first),
+        *(("", "", address) for address in others),
+    ]
+
+
+def mesh_session(peer: dict[str, Any]) -> tuple[object, ...]:
+    age_s = peer["last_handshake_s"]
+    return (
+        peer["public_key"][:KEY_SHOWN],
+        "never" if age_s is None else f"{duration(int(age_s))} ago",
+        peer["rx_bytes"],
+        peer["tx_bytes"],
+        peer["relayed_bytes"],
+        (peer["cipher"] or "-").lower().replace("_", "-"),
+        peer["lanes"],
+    )
 
 
 def mesh_ways(peer: dict[str, Any]) -> list[tuple[object, ...]]:
-    """A row for each way to the peer."""
+    """A row for each way to the peer; while there is none, where it is looked for."""
+    key = peer["public_key"][:KEY_SHOWN]
+    via = f"via {(peer['via'] or '?')[:KEY_SHOWN]}"
+    if not peer["paths"]:
+        where = peer["endpoint"] or (via if peer["via"] else "-")
+        return [(key, where, "-", "-", "-", "-")]
     return [
         (
-            peer["public_key"][:12],
-            way["endpoint"] or f"via {(peer['via'] or '?')[:12]}",
+            key,
+            way["endpoint"] or via,
             ("used" if way["used"] else "spare") if way["alive"] else "dead",
             "-" if way["path_mtu"] is None else way["path_mtu"],
             "-" if way["rtt_ms"] is None else f"{way['rtt_ms']:.2f} ms",
             f"{way['loss']:.0%}",
-            peer["cipher"] or "-",
-            peer["lanes"],
         )
         for way in peer["paths"]
     ]

@@ -68,25 +68,27 @@ class Daemon:
         self.process.send_signal(signal.SIGHUP)
         return self.wait("READY=1").split("STATUS=")[1]
 
-    def ask(self, *command: str) -> Any:
-        result = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "vswitch.cli",
-                *command,
-                "--json",
-                "--control",
-                str(self.control),
-            ],
+    def words(self, *command: str) -> list[str]:
+        """vsw COMMAND, asked of this daemon."""
+        control = ["--control", str(self.control)]
+        return [sys.executable, "-m", "vswitch.cli", *command, *control]
+
+    def call(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """vsw COMMAND to its end, whatever its status."""
+        return subprocess.run(
+            self.words(*command),
             cwd=self.file.parent,
             capture_output=True,
             text=True,
             timeout=WAIT_S,
-            check=True,
+            check=False,
             env=environment(),
         )
-        return json.loads(result.stdout)
+
+    def ask(self, *command: str) -> Any:
+        done = self.call(*command, "--json")
+        assert done.returncode == 0, f"vsw {' '.join(command)}: {done.stderr}"
+        return json.loads(done.stdout)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)

@@ -185,7 +185,17 @@ def test_a_wrong_command_line(arguments: list[str], capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     "command",
-    [["status"], ["ports"], ["fdb"], ["stats"], ["top"], ["mesh", "peers"], ["mesh", "routes"]],
+    [
+        ["status"],
+        ["ports"],
+        ["fdb"],
+        ["stats"],
+        ["top"],
+        ["mesh", "peers"],
+        ["mesh", "routes"],
+        ["mesh", "ping", "10.5.0.2"],
+        ["mesh", "trace", "10.5.0.2"],
+    ],
     ids=" ".join,
 )
 def test_no_daemon(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

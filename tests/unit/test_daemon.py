@@ -92,6 +92,84 @@ def test_what_it_says_of_itself(daemon: Daemon, tmp_path: Path) -> None:
     assert [port["name"] for port in daemon.ask("stats")["ports"]] == ["vm1", "vm2", "mesh"]
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["ping", "10.6.0.1"], "nobody in the mesh has the address"),
+        (["ping", "10.5.0.1"], "behind port br0/vm1 of this switch"),
+        (["ping", public(PEER_SEED), "-c", "0"], "count is 0"),
+        (["ping", public(PEER_SEED), "-i", "0.05"], "interval_s is 0.05"),
+        (["ping", public(PEER_SEED), "-i", "nan"], "interval_s is nan"),
+        (["ping", public(PEER_SEED), "-s", "15"], "size is 15"),
+        (["ping", public(PEER_SEED), "-s", "many"], "invalid int value"),
+        (["ping"], "TARGET"),
+        (["trace", "nobody"], "neither the beginning of a peer's public key nor an address"),
+    ],
+)
+def test_who_cannot_be_asked(daemon: Daemon, command: list[str], says: str) -> None:
+    done = daemon.call("mesh", *command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_a_mesh(tmp_path: Path, right: str) -> None:
+    (tmp_path / "vsw.toml").write_text(right[: right.index("[mesh]")])
+    with running(tmp_path / "vsw.toml") as daemon:
+        done = daemon.call("mesh", "trace", "10.5.0.2")
+    assert done.returncode == 2
+    assert "this switch has no mesh" in done.stderr
+
+
+def asking(daemon: Daemon, **request: object) -> tuple[socket.socket, dict[str, object]]:
+    """A conversation, and the first answer in it."""
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(WAIT_S)
+    s.connect(str(daemon.control))
+    s.sendall(json.dumps(request).encode() + b"\n")
+    with s.makefile("rb") as stream:
+        return s, json.loads(stream.readline())
+
+
+def test_an_inquiry_ends_with_its_client(daemon: Daemon) -> None:
+    target = public(PEER_SEED)
+    open_ones = []
+    while True:
+        s, answer = asking(daemon, command="mesh ping", target=target)
+        if not answer["ok"]:
+            break
+        assert answer["more"]
+        assert answer["result"] == {"target": target, "public_key": target}
+        open_ones.append(s)
+    assert "under way already" in str(answer["error"])
+    s.close()
+    with open_ones.pop() as talkative:
+        talkative.sendall(b"\n")
+        while talkative.recv(4096):
+            pass  # saying anything ends it, too
+    while open_ones:
+        open_ones.pop().close()
+
+    def allowed() -> bool:
+        conversation, answer = asking(daemon, command="mesh trace", target=target)
+        conversation.close()
+        return bool(answer["ok"])
+
+    until(allowed, "an end of those whose clients are gone")
+    assert daemon.ask("mesh", "peers")[0]["public_key"] == target
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{}, {"target": 7}, {"target": "10.5.0.2", "count": "3"}, {"target": "10.5.0.2", "size": True}],
+)
+def test_strange_inquiries(daemon: Daemon, request_: dict[str, object]) -> None:
+    s, answer = asking(daemon, command="mesh ping", **request_)
+    s.close()
+    assert not answer["ok"]
+    assert answer["remedy"]
+
+
 def test_sockets_have_their_modes(daemon: Daemon, tmp_path: Path) -> None:
     modes = {
         name: stat.S_IMODE((tmp_path / name).stat().st_mode)
