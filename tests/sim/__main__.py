@@ -5,6 +5,7 @@ both ends have proved to have; in so many processes (default: one per CPU).  A s
 how to reproduce it; the others go on.
 """
 
+import gc
 import io
 import os
 import sys
@@ -20,11 +21,14 @@ from tests.sim.test_mesh_sim import simulate
 def run(seed: int) -> tuple[int, int, str]:
     """(seed, handshakes, what the failure says; empty when all is well)."""
     said = io.StringIO()
+    gc.disable()  # a network is small, and soon over
     try:
         with redirect_stdout(said):
             return seed, simulate(seed).ledger.completed, ""
     except Exception as error:
         return seed, 0, f"{said.getvalue()}{type(error).__name__}: {error}"
+    finally:
+        gc.collect()
 
 
 def main(first: int, wanted: int = 50_000, processes: int = 0) -> int:

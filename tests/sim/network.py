@@ -59,6 +59,7 @@ class Host:
     clock_offset: int = 0
     armed: int | None = None  # network's time
     got: dict[int, int] = field(default_factory=dict)  # sender's number -> when, network's time
+    numbers: dict[int, int] = field(default_factory=dict)  # the node's number of a peer -> ours
 
 
 class Network:
@@ -87,6 +88,7 @@ class Network:
             self.hosts.append(Host(number, identity, home, node, Plane(), gate))
         self.by_address = {host.address: host for host in self.hosts}
         self.number_of = {h.identity.public_key: h.number for h in self.hosts}
+        self.number_of_node = {h.identity.node_id: h.number for h in self.hosts}
         for host in self.hosts:
             self.at(0, "report", host.number)
             if host.number == 0 or not self.options.one_way:
@@ -136,10 +138,6 @@ class Network:
     def clock(self, host: Host) -> int:
         return self.now + host.clock_offset
 
-    def public(self, host: Host, peer: int) -> int:
-        """A peer's host number, from its number in host's node."""
-        return next(self.number_of[k] for k, p in host.node.peer_ids().items() if p == peer)
-
     # ---- what happens
 
     def at(self, delay: int, kind: str, *arguments: object) -> None:
@@ -177,7 +175,7 @@ class Network:
 
     def on_packet(self, number: int) -> None:
         host = self.hosts[number]
-        for peer in host.node.peer_ids().values():
+        for peer in host.numbers:
             if not self.send_record(host, peer, empty=False):
                 host.node.need_session(peer, self.clock(host))
         self.drain(host)
@@ -191,6 +189,7 @@ class Network:
         self.log.append(f"Note over n{number}: restart")
         self.ledger.restarted(number)
         host.plane = Plane()
+        host.numbers.clear()
         host.gate = self.gate(number)
         host.clock_offset = self.rng.randrange(1000 * S)
         host.node = self.start(number, self.clock(host))
@@ -309,7 +308,7 @@ class Network:
         if opened is None:
             return
         session, confirmed, moved = opened
-        peer = self.public(host, session.keys.peer)
+        peer = host.numbers[session.keys.peer]
         self.ledger.opened(data)
         if confirmed:
             self.ledger.confirming(host.number, peer, session.keys)
@@ -350,7 +349,7 @@ class Network:
         if sealed is not None:
             record, path, confirmed = sealed
             self.ledger.sealed(record, confirmed=confirmed)
-            node = self.hosts[self.public(host, peer)].identity.node_id
+            node = self.hosts[host.numbers[peer]].identity.node_id
             self.send(host, record, path, node)
         return sealed is not None
 
@@ -372,7 +371,7 @@ class Network:
     def carry_out(self, host: Host, event: Event) -> None:
         match event:
             case InstallKeypair():
-                self.ledger.installing(host.number, self.public(host, event.peer), event)
+                self.ledger.installing(host.number, host.numbers[event.peer], event)
                 host.plane.install(event)
             case RemoveKeypair(_, local_index):
                 host.plane.remove(local_index)
@@ -380,6 +379,7 @@ class Network:
                 self.send_record(host, peer, empty=True)
             case PeerAdded(peer, node_id):
                 host.plane.nodes[node_id] = peer
+                host.numbers[peer] = self.number_of_node[node_id]
             case PeerPlaced(peer, neighbour):
                 host.plane.via[peer] = neighbour
             case SendThrough(neighbour, node_id, data):
