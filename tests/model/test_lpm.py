@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 # Few distinct bits, so that prefixes nest and collide.
-ADDRESSES = st.integers(0, 2**128 - 1).map(lambda n: n & 0xC000_0000_0000_0001_0000_FFFF_0000_0003)
+IP6 = st.integers(0, 2**128 - 1).map(lambda n: n & 0xC000_0000_0000_0001_0000_FFFF_0000_0003)
+IP4 = st.integers(0, 3).map(lambda n: 0xFFFF_0000_0000 | n)
+ADDRESSES = st.one_of(IP6, IP4)
 ROUTES = st.dictionaries(
     st.tuples(ADDRESSES, st.sampled_from([0, 1, 2, 63, 64, 65, 96, 127, 128])).map(
         lambda t: ipaddress.IPv6Network((t[0], t[1]), strict=False)
@@ -25,7 +27,8 @@ def test_longest_prefix_wins(routes, wanted):
         assert lib.lpm_add(table, network.network_address.packed, network.prefixlen, value) == 0
     for number in [*wanted, *(int(network.network_address) for network in routes)]:
         address = ipaddress.IPv6Address(number)
-        holding = [network for network in routes if address in network]
+        shortest = 96 if address.ipv4_mapped else 0  # no prefix of IPv6 holds an IPv4 address
+        holding = [n for n in routes if address in n and n.prefixlen >= shortest]
         expected = routes[max(holding, key=lambda n: n.prefixlen)] if holding else -1
         assert lib.lpm_lookup(table, address.packed) == expected
 

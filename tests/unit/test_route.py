@@ -244,6 +244,38 @@ def test_peers_speak_for_their_own_addresses_only(version):
         assert b.ports[2].drops == {"source": 3, "no_route": 1}
 
 
+@pytest.mark.parametrize("whose", [lib.ROUTE_PORT, lib.ROUTE_PEER], ids=["port", "peer"])
+def test_all_of_ipv6_is_nothing_of_ipv4(whose):
+    """Who may have any IPv6 address speaks for no IPv4 address, and gets none of its packets."""
+    routes = [(HERE[4][0], 32, 0), (THERE[4], 32, lib.ROUTE_PEER), ("::", 0, whose)]
+    with SwitchBox(2, mesh=True, routes=routes, mtu_bytes=1400) as b:
+        b.ports[2].send(*from_mesh(4, NOBODY[4], HERE[4][0]))
+        b.ports[2].send(*from_mesh(4, THERE[4], NOBODY[4]))
+        b.ports[0].send(Ether(dst=ROUTER_MAC, src=A) / packet(4, NOBODY[4], THERE[4]))
+        b.ports[0].send(Ether(dst=ROUTER_MAC, src=A) / packet(4, HERE[4][0], NOBODY[4]))
+        b.settle()
+        for port in (b.ports[0], b.ports[2]):
+            assert port.drops == {"source": 1, "no_route": 1}
+
+
+@pytest.mark.parametrize("mapped", [0, 1], ids=["source", "destination"])
+def test_ipv4_spelt_as_ipv6_is_no_address(mapped):
+    """To the routes it would look like IPv4: a way past what is said of IPv4 behind them."""
+    reason = ["source", "no_route"][mapped]
+
+    def spelt(*pairs: tuple[str, str]) -> list[str]:
+        return [f"::ffff:{a}" if i == mapped else b for i, (a, b) in enumerate(pairs)]
+
+    with box_of_peer_zero() as b:
+        peers = spelt((THERE[4], THERE[6]), (HERE[4][1], HERE[6][1]))
+        b.ports[2].send(*from_mesh(6, *peers))
+        guests = spelt((HERE[4][0], HERE[6][0]), (THERE[4], THERE[6]))
+        b.ports[0].send(Ether(dst=ROUTER_MAC, src=A) / packet(6, *guests))
+        b.settle()
+        assert b.ports[2].drops == b.ports[0].drops == {reason: 1}
+        assert [port.receive() for port in b.ports] == [[], [], []]
+
+
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_guest_cannot_take_its_neighbours_address(version):
     """Port 0 claims port 1's address; what the mesh sends there must not follow."""

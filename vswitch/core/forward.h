@@ -69,6 +69,8 @@ int route_from_bridge(struct forward *f, const struct bridge *b, struct packet *
 int route_from_mesh(struct forward *f, struct packet *p);
 /* 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
 void route_map_ip4(const uint8_t *ip4, uint8_t *ip);
+/* Whether an address of 16 bytes is one that route_map_ip4() makes. */
+bool route_is_ip4(const uint8_t *ip);
 
 /* ---- icmp.c */
 

@@ -1,14 +1,16 @@
 /* lpm.c - longest-prefix match: one hash table for all prefixes, one probe per prefix length in
  * use.
  *
- * IPv4 addresses are looked up as ::ffff:a.b.c.d, so one table and one walk serve both families.  A
- * mesh uses a handful of prefix lengths, so a lookup is a handful of probes whatever the number of
- * routes.
+ * IPv4 addresses are looked up as ::ffff:a.b.c.d, so one table and one walk serve both families;
+ * but no prefix of IPv6 holds them, not even ::/0.  A mesh uses a handful of prefix lengths, so a
+ * lookup is a handful of probes whatever the number of routes.
  *
  * Untrusted:  the address looked up.
  * Threads:    built by the control thread, immutable once published, read by all workers.
  */
 #include "vswitch/core/port.h"
+
+enum { IP4_PREFIX = 96 };
 
 struct lpm_route {
     uint64_t high, low;      /* masked address, host order */
@@ -109,8 +111,11 @@ int lpm_add(struct lpm *t, const uint8_t *address, uint32_t prefix, uint32_t val
 int64_t lpm_lookup(const struct lpm *t, const uint8_t *address)
 {
     uint64_t high = get_be64(address), low = get_be64(address + 8);
+    uint32_t shortest = high == 0 && low >> 32 == 0xffff ? IP4_PREFIX : 0;
     for (uint32_t i = 0; i < t->lengths_count; i++) {
         uint32_t prefix = t->lengths[i];
+        if (prefix < shortest)
+            break;
         const struct lpm_route *r =
             find(t, high & mask_high(prefix), low & mask_low(prefix), prefix);
         if (r->used)

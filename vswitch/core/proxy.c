@@ -183,9 +183,8 @@ bool proxy_handle(struct forward *f, const struct bridge *b, struct packet *p)
 void proxy_ask(struct forward *f, const struct bridge *b, struct port *port, const uint8_t *ip,
                const uint8_t *from)
 {
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
     uint32_t bytes;
-    if (memcmp(ip, mapped, sizeof(mapped)) == 0) {
+    if (route_is_ip4(ip)) {
         bytes = put_arp(f, ARP_REQUEST, b->router_mac, from + 12, NULL, ip + 12);
     } else {
         /* RFC 4291, 2.7.1: the solicited-node group ends in the address's last three bytes. */

@@ -20,16 +20,28 @@ void route_map_ip4(const uint8_t *ip4, uint8_t *ip)
     memcpy(ip + 12, ip4, 4);
 }
 
-static void get_addresses(const struct packet *p, uint8_t *from, uint8_t *to)
+bool route_is_ip4(const uint8_t *ip)
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    return memcmp(ip, mapped, sizeof(mapped)) == 0;
+}
+
+/* False: dropped and counted. */
+static bool get_addresses(struct forward *f, const struct packet *p, uint8_t *from, uint8_t *to)
 {
     const uint8_t *ip = p->head + p->l3_offset;
     if (p->ip_version == 4) {
         route_map_ip4(ip + 12, from);
         route_map_ip4(ip + 16, to);
-    } else {
-        memcpy(from, ip + 8, 16);
-        memcpy(to, ip + 24, 16);
+        return true;
     }
+    memcpy(from, ip + 8, 16);
+    memcpy(to, ip + 24, 16);
+    /* IPv4 spelt as IPv6 is no address on a wire, and would be taken for IPv4 by the routes. */
+    if (likely(!route_is_ip4(from) && !route_is_ip4(to)))
+        return true;
+    forward_drop(f, route_is_ip4(from) ? DROP_SOURCE : DROP_NO_ROUTE);
+    return false;
 }
 
 static int drop(struct forward *f, enum drop reason)
@@ -87,7 +99,8 @@ int route_from_bridge(struct forward *f, const struct bridge *b, struct packet *
         return VERDICT_DONE;
     if (p->ip_version == 0 || p->l3_offset != ETH_BYTES)
         return drop(f, DROP_NOT_IP);
-    get_addresses(p, from, to);
+    if (!get_addresses(f, p, from, to))
+        return VERDICT_DONE;
     if (lpm_lookup(f->snapshot->routes, from) != ROUTE_PORT + (int64_t)f->ingress->id)
         return drop(f, DROP_SOURCE);
     proxy_learned(f, b, from, p->head + 6);
@@ -118,7 +131,8 @@ int route_from_mesh(struct forward *f, struct packet *p)
         return drop(f, DROP_NO_ROUTE);
     if (p->ip_version == 0 || p->l3_offset != ETH_BYTES)
         return drop(f, DROP_NOT_IP);
-    get_addresses(p, from, to);
+    if (!get_addresses(f, p, from, to))
+        return VERDICT_DONE;
     if (lpm_lookup(f->snapshot->routes, from) != ROUTE_PEER + (int64_t)p->peer)
         return drop(f, DROP_SOURCE);
     int64_t route = lpm_lookup(f->snapshot->routes, to);
