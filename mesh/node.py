@@ -305,7 +305,11 @@ class Node:
         # Its initiation is no replay now, and can be one from now on.
         peer.timestamp_confirmed = max(peer.timestamp_confirmed, session.timestamp)
         if session is not peer.next:
-            return  # overtaken by a handshake of ours
+            return
+        if session.overtaken:
+            self._drop(peer, peer.promote_next())
+            self._arm(peer)
+            return
         peer.advance(Trigger.CONFIRMED)
         if peer.attempt is not None:
             self._indexes.release(peer.attempt.local_index)

@@ -41,6 +41,7 @@ class Session:
     """Installed keys, without the keys.
 
     endpoint: where the handshake came from.  timestamp: of the initiation that we answered.
+    overtaken: we answered it, and then agreed on a newer key by an initiation of ours.
     """
 
     local_index: int
@@ -50,6 +51,7 @@ class Session:
     endpoint: Path
     cipher: str
     timestamp: int = -1
+    overtaken: bool = False
     traffic: Traffic = field(default_factory=Traffic)
 
 
@@ -180,21 +182,22 @@ class Peer:
         return [dropped] if dropped else []
 
     def install_initiated(self, session: Session) -> list[Session]:
-        """We were answered: a key to send with."""
+        """We were answered: a key to send with.  Until the peer sees it, it sends with current or,
+        if it got our answer, with next, so both stay."""
         if self.next is not None:
-            # The peer may already send with it, and stops when it sees ours.
-            dropped = [self.previous, self.current]
-            self.previous, self.next = self.next, None
-        else:
-            dropped = [self.previous]
-            self.previous = self.current
-        self.current = session
-        return [s for s in dropped if s is not None]
+            self.next.overtaken = True
+        dropped, self.previous, self.current = self.previous, self.current, session
+        return [dropped] if dropped else []
 
     def promote_next(self) -> list[Session]:
         """The peer proved to have the key of next."""
+        assert self.next is not None, "it was confirmed"
         dropped = self.previous
-        self.previous, self.current, self.next = self.current, self.next, None
+        if self.next.overtaken:
+            self.previous = self.next  # we send with a newer one
+        else:
+            self.previous, self.current = self.current, self.next
+        self.next = None
         return [dropped] if dropped else []
 
     def take_out(self, session: Session) -> None:

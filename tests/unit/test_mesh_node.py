@@ -130,6 +130,58 @@ def test_the_loser_tries_again_when_the_winner_falls_silent() -> None:
 # ---- rekeying
 
 
+def live(end: End) -> set[int]:
+    """Local indexes that the data plane receives with."""
+    end.events()
+    added = {e.local_index for e in end.seen if isinstance(e, InstallKeypair)}
+    return added - {e.local_index for e in end.seen if isinstance(e, RemoveKeypair)}
+
+
+@pytest.mark.parametrize("a_is_answered_first", [True, False])
+def test_both_at_once_receive_what_is_on_its_way(a_is_answered_first: bool) -> None:
+    """Whatever key the other may send with: the old one until it saw the new one, and the one that
+    it asked for.  And at the next key, the one in use, not what was left over."""
+    two = Two(b_knows_a=True).connected()
+    for _ in range(3):
+        old = [i for i in two.a.installed() if i.initiator][-1].local_index
+        two.now += 141 * S
+        two.a.node.poll(two.now)
+        two.b.node.poll(two.now)
+        (ask_a, _), (ask_b, _) = two.a.out()[0], two.b.out()[0]
+        two.b.node.receive_datagram(ask_a, two.a.address, two.now)
+        if a_is_answered_first:
+            two.deliver(two.b, two.a)
+        two.a.node.receive_datagram(ask_b, two.b.address, two.now)
+        assert live(two.a) >= {old}, "b has seen no new key in use"
+        two.settle()
+        assert live(two.a) >= {old}
+        newest = [i for i in two.a.installed() if i.initiator][-1]
+        two.b.node.session_confirmed(newest.remote_index, two.now)
+        assert (two.a.state, two.b.state) == (State.READY, State.READY)
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_a_key_that_was_overtaken(confirmed: bool) -> None:
+    """We answered, then were answered: the other may use the older one as well, or never does."""
+    two = Two(b_knows_a=True).connected()
+    two.now += 141 * S
+    two.a.node.poll(two.now)
+    two.b.node.poll(two.now)
+    (ask_a, _), (ask_b, _) = two.a.out()[0], two.b.out()[0]
+    two.b.node.receive_datagram(ask_a, two.a.address, two.now)
+    two.a.node.receive_datagram(ask_b, two.b.address, two.now)
+    two.settle()
+    asked = [i for i in two.a.installed() if i.initiator][-1]
+    answered = [i for i in two.a.installed() if not i.initiator][-1]
+    if confirmed:
+        two.a.node.session_confirmed(answered.local_index, two.now)
+    assert live(two.a) >= {asked.local_index, answered.local_index}
+    assert two.a.state is State.READY
+    two.wait(125)
+    two.settle()
+    assert asked.local_index in live(two.a), "the one in use"
+
+
 def test_initiator_rekeys_after_120_s_and_old_keys_go_at_180_s(two: Two) -> None:
     two.connected()
     (old,) = two.a.installed()
