@@ -26,7 +26,7 @@ from tests.fakes.configs import public, write_key
 from tests.fakes.daemons import Daemon, until
 from tests.fakes.netns import Host, add_netns, sh
 from tests.fakes.shaker import Faults, Shaker
-from tests.fakes.talk import Talk
+from tests.fakes.talk import PACE_S, Talk
 from tests.fakes.wiretap import PORT, UNDERLAY, Rules, WireTap
 
 needs_root = pytest.mark.skipif(
@@ -172,10 +172,11 @@ class Lab:
 
     # ---- what is seen
 
-    def talk(self, inner: str = "4") -> Talk:
-        """inner: the family inside."""
+    def talk(self, pace_s: float = PACE_S) -> Talk:
+        """Inside is the other family than outside."""
         a, _, b = self.names
-        return self._stack.enter_context(Talk(a, b, INNER[inner].format(2)))
+        inner = "6" if self.families == "4" else "4"
+        return self._stack.enter_context(Talk(a, b, INNER[inner].format(2), pace_s))
 
     def peer(self, number: int) -> dict[str, Any]:
         """The other, as the host sees it."""

@@ -11,6 +11,7 @@ from tests.fakes.daemons import until
 from tests.fakes.netns import inside
 from tests.fakes.wiretap import MARKER
 
+PORT = 5000
 LINE_BYTES = 256
 CHUNK_LINES = 64
 FILL = random.Random(1).randbytes(LINE_BYTES - len(MARKER) - 8)
@@ -25,8 +26,9 @@ def lines(first: int, count: int) -> bytes:
 class Way:
     """One direction."""
 
-    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
+    def __init__(self, source: socket.socket, sink: socket.socket, pace_s: float) -> None:
         self.sent = 0
+        self._pace_s = pace_s
         self.received = 0
         self.wrong: str | None = None
         self.going = threading.Event()
@@ -41,7 +43,7 @@ class Way:
 
     def _send(self, source: socket.socket) -> None:
         try:
-            while not self.ending.wait(PACE_S):
+            while not self.ending.wait(self._pace_s):
                 self.going.wait()
                 source.sendall(lines(self.sent // LINE_BYTES, CHUNK_LINES))
                 self.sent += CHUNK_LINES * LINE_BYTES
@@ -66,21 +68,21 @@ class Way:
 
 
 class Talk(Closing):
-    def __init__(self, client: str, server: str, address: str, port: int = 5000) -> None:
-        """Between two namespaces; the server has the address."""
+    def __init__(self, client: str, server: str, address: str, pace_s: float = PACE_S) -> None:
+        """Between two namespaces; the server has the address.  pace_s: from chunk to chunk."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
         def listening() -> socket.socket:
-            return socket.create_server((address, port), family=family)
+            return socket.create_server((address, PORT), family=family)
 
         with inside(server, listening) as listener:
-            near = inside(client, lambda: socket.create_connection((address, port), WAIT_S))
+            near = inside(client, lambda: socket.create_connection((address, PORT), WAIT_S))
             far, _ = listener.accept()
         self._ends = [near, far]
         for end in self._ends:
             end.settimeout(None)
-        self.there = Way(near, far)
-        self.back = Way(far, near)
+        self.there = Way(near, far, pace_s)
+        self.back = Way(far, near, pace_s)
         self.ways = [self.there, self.back]
 
     def goes_on(self, size_bytes: int = 1 << 20) -> None:
@@ -94,10 +96,13 @@ class Talk(Closing):
 
         until(came, "the connection going on", WAIT_S)
 
-    def pause(self) -> None:
-        """Returns when all has arrived that was sent."""
+    def pause_sending(self) -> None:
         for way in self.ways:
             way.going.clear()
+
+    def pause(self) -> None:
+        """Returns when all has arrived that was sent."""
+        self.pause_sending()
         until(lambda: all(way.sent == way.received for way in self.ways), "quiet", WAIT_S)
 
     def resume(self) -> None:
