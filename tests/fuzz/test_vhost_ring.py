@@ -85,6 +85,8 @@ def seeds() -> Iterator[bytes]:
                 yield config + room + shape + change(load, 1 << load % 8, load) + MOVE
             yield config + room + shape + MOVE + room + MOVE
             yield config + room + shape + MOVE + again(TX, 1, 0) + shape + again(RX, 1, 0) + MOVE
+            # What was used without us lies ahead: after the next one, or right here.
+            yield config + room + shape + shape + again(TX, 1, 1) + again(TX, 1, 2) + MOVE
 
     for kind in (PACKED, PACKED | IN_ORDER):
         for load in range(8):

@@ -167,6 +167,7 @@ static void start(uint32_t ring, uint32_t base, bool resume)
                               .index = ring,
                               .state = &r->state,
                               .base = base,
+                              .told = base,
                               .resume = resume,
                               .log = logs[ring == RX_RING],
                               .log_gpa = r->gpa[USED],

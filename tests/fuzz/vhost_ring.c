@@ -17,7 +17,8 @@
  *     4 ring slot u16:value                      set avail->idx; packed: flags of a descriptor
  *     5 ring - u16:flags u16:event               what the driver wants to be told
  *     6 ring how u16:base n bytes…               start again; packed: from base, from what it kept
- *                                                (how & 1), or from that with these bytes in it
+ *                                                (how & 1; base: what the front-end says of it),
+ *                                                or from that with these bytes in it
  *     7 ring on                                  enable or disable
  *     8 bits at n                                the guest changes what the n-th load of its
  *                                                memory from now on reads, right before it: the
