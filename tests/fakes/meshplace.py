@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.fakes.configs import public, write_key
 from tests.fakes.daemons import Daemon
-from tests.fakes.netns import sh
+from tests.fakes.netns import add_netns, sh
 
 PORT = 7400
 SEEDS = [bytes([number]) * 32 for number in (1, 2)]
@@ -47,8 +47,7 @@ class Place:
         self.names = {letter: f"vsw{letter}{os.getpid()}" for letter in "abx"}
         a, b, x = self.names.values()
         for netns in self.names.values():
-            sh(f"ip netns add {netns}")
-            stack.callback(sh, f"ip netns del {netns}")
+            add_netns(stack, netns)
         sh(f"ip link add wire netns {a} type veth peer name wire netns {b}")
         sh(f"ip link add strangers netns {x} type veth peer name strangers netns {b}")
         for netns, device, address in (

@@ -1,5 +1,7 @@
 """A host is a member by its tap: frames of 64 KiB that its kernel makes pass whole, both ways."""
 
+import os
+import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -8,9 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.netns import Host
-from tests.netns.test_switch_netns import hosts, pytestmark
+from tests.netns.test_switch_netns import hosts
 
-__all__ = ["hosts", "pytestmark"]
+__all__ = ["hosts"]
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("tcpdump") is None,
+    reason="needs root for network namespaces, and tcpdump",
+)
 
 LARGE_BYTES = 60000
 SINK = """
@@ -26,7 +33,7 @@ SOURCE = """
 import select, socket, sys
 s = socket.create_connection((sys.argv[1], 5001))
 data = bytes(1 << 20)
-while not select.select([sys.stdin], [], [], 0)[0]:
+while not select.select([sys.stdin], [], [], 0.02)[0]:
     s.sendall(data)
 """
 

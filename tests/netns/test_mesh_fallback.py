@@ -15,6 +15,7 @@ import pytest
 from tests.fakes.daemons import until
 from tests.fakes.meshplace import Place, goodput
 from tests.fakes.netns import sh
+from tests.fakes.wiretap import UNDERLAY, WireTap
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("iperf3") is None or shutil.which("ethtool") is None,
@@ -26,9 +27,11 @@ pytestmark = pytest.mark.skipif(
 def place(tmp_path: Path) -> Iterator[Place]:
     with ExitStack() as stack:
         made = Place(tmp_path, stack)
+        tap = stack.enter_context(WireTap(made.names["a"], "wire", UNDERLAY))
         until(made.connected, "the mesh")
         yield made
         assert [daemon.stop() for daemon in made.daemons] == [0, 0]
+        tap.check()
 
 
 @pytest.mark.parametrize("off", ["tx off", "gso off gro off tso off", "tx off gro off"])

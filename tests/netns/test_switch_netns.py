@@ -9,7 +9,6 @@ Nothing but the mesh's UDP crosses the wire, and never in clear text.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,21 +16,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from scapy.layers.inet import UDP
-from scapy.layers.l2 import ARP
-from scapy.utils import PcapReader
 
 from tests.fakes.configs import public, write_key
-from tests.fakes.daemons import Daemon, environment, until
-from tests.fakes.netns import Host, sh
+from tests.fakes.daemons import Daemon
+from tests.fakes.meshlab import needs_root
+from tests.fakes.netns import Host, add_netns, sh
+from tests.fakes.wiretap import MARKER, UNDERLAY, WireTap
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("tcpdump") is None,
-    reason="needs root for network namespaces, and tcpdump",
-)
+pytestmark = needs_root
 
 PORT = 7400
-MARKER = "6d6573687377697463682d6d61726b21"  # "meshswitch-mark!", ping's longest pattern
 SEEDS = [bytes([number]) * 32 for number in (1, 2)]
 
 
@@ -60,9 +54,9 @@ def hosts(tmp_path: Path) -> Iterator[list[Host]]:
     names = [f"vsw{letter}{os.getpid()}" for letter in "ab"]
     with ExitStack() as stack:
         for netns in names:
-            sh(f"ip netns add {netns}")
-            stack.callback(sh, f"ip netns del {netns}")
+            add_netns(stack, netns)
         sh(f"ip link add wire netns {names[0]} type veth peer name wire netns {names[1]}")
+        tap = stack.enter_context(WireTap(names[0], "wire", UNDERLAY))
         made = []
         for number, netns in enumerate(names, 1):
             sh(f"ip -n {netns} address add 192.0.2.{number}/24 dev wire")
@@ -79,43 +73,19 @@ def hosts(tmp_path: Path) -> Iterator[list[Host]]:
             made.append(Host(netns, daemon))
         yield made
         assert [host.daemon.stop() for host in made] == [0, 0]
+        tap.check()
 
 
-def captured(file: Path) -> tuple[bytes, int]:
-    """All bytes of a capture; how many mesh packets.  Fails on anything that does not belong."""
-    count = 0
-    with PcapReader(str(file)) as packets:
-        for packet in packets:
-            if packet.haslayer(ARP) or packet.payload.name == "IPv6":
-                continue  # the wire's own neighbour discovery
-            assert packet.haslayer(UDP), packet.summary()
-            assert (packet[UDP].sport, packet[UDP].dport) == (PORT, PORT), packet.summary()
-            count += 1
-    return file.read_bytes(), count
-
-
-def test_two_hosts_are_one_subnet(hosts: list[Host], tmp_path: Path) -> None:
+def test_two_hosts_are_one_subnet(hosts: list[Host]) -> None:
     a, b = hosts
-    capture = tmp_path / "wire.pcap"
-    tcpdump = subprocess.Popen(
-        ["ip", "netns", "exec", b.netns, "tcpdump", "-U", "-n", "-i", "wire", "-w", str(capture)],
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-        cwd=tmp_path,
-    )
-    try:
-        until(lambda: capture.exists() and capture.stat().st_size > 0, "tcpdump's start")
+    with WireTap(b.netns, "wire", UNDERLAY) as tap:
         a.run("ping -c 3 -i 0.05 -W 5 10.5.0.2")
         b.run("ping -c 3 -i 0.05 -W 5 10.5.0.1")
         a.run("ping -6 -c 3 -i 0.05 -W 5 fd00:5::2")
-        a.run(f"ping -c 3 -i 0.05 -W 5 -s 4000 -p {MARKER} 10.5.0.2")
-        # Fragments may travel as one train, which a capture on a veth shows as one packet.
-        until(lambda: captured(capture)[1] >= 2 * (3 + 3 + 3 + 3), "the packets in the capture")
-    finally:
-        tcpdump.terminate()
-        tcpdump.wait()
-    content, _ = captured(capture)
-    assert bytes.fromhex(MARKER) not in content
+        a.run(f"ping -c 3 -i 0.05 -W 5 -s 4000 -p {MARKER.hex()} 10.5.0.2")
+        tap.check()
+        # Fragments may travel as one train, which a veth shows as one packet.
+        assert tap.datagrams >= 2 * (3 + 3 + 3 + 3)
     (peer,) = a.daemon.ask("mesh", "peers")
     assert (peer["state"], peer["endpoint"]) == ("connected", f"192.0.2.2:{PORT}")
     assert {entry["port"] for entry in a.daemon.ask("fdb")} == {"host"}

@@ -18,25 +18,22 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from scapy.layers.inet import UDP
-from scapy.layers.l2 import ARP
-from scapy.utils import PcapReader
 
 from mesh.identity import Identity
 from mesh.noise import dh
 from tests.fakes import memory
 from tests.fakes.configs import public, write_key
-from tests.fakes.daemons import Daemon, environment, until
+from tests.fakes.daemons import Daemon, until
 from tests.fakes.netns import Host as Namespace
-from tests.fakes.netns import sh
+from tests.fakes.netns import add_netns, sh
+from tests.fakes.wiretap import MARKER, UNDERLAY, WireTap
 
 pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("tcpdump") is None or shutil.which("iperf3") is None,
-    reason="needs root for network namespaces, tcpdump and iperf3",
+    os.geteuid() != 0 or shutil.which("iperf3") is None,
+    reason="needs root for network namespaces, and iperf3",
 )
 
 PORT = 7400
-MARKER = "6d6573687377697463682d6d61726b21"  # "meshswitch-mark!", ping's longest pattern
 SEEDS = [bytes([number]) * 32 for number in (1, 2, 3, 4)]
 TCP_S = 4
 
@@ -101,18 +98,24 @@ class Host(Namespace):
 
 
 @contextmanager
-def row(tmp_path: Path, count: int, way: Way = next_on_the_way) -> Iterator[list[Host]]:
+def row(
+    tmp_path: Path, count: int, way: Way = next_on_the_way, *, tapped: bool = True
+) -> Iterator[list[Host]]:
+    """tapped: all that is on the wires is looked at, to the end."""
     names = [f"via{number}x{os.getpid()}" for number in range(count)]
     with ExitStack() as stack:
         for netns in names:
-            sh(f"ip netns add {netns}")
-            stack.callback(sh, f"ip netns del {netns}")
+            add_netns(stack, netns)
         for wire in range(count - 1):
             left, right = names[wire : wire + 2]
             sh(f"ip link add wire{wire} netns {left} type veth peer name wire{wire} netns {right}")
             for end, netns in enumerate((left, right)):
                 sh(f"ip -n {netns} address add {address(wire, end)}/30 dev wire{wire}")
                 sh(f"ip -n {netns} link set wire{wire} up")
+        taps = [
+            stack.enter_context(WireTap(names[wire], f"wire{wire}", UNDERLAY))
+            for wire in range((count - 1) * tapped)
+        ]
         hosts = []
         for number, netns in enumerate(names):
             folder = tmp_path / netns
@@ -127,34 +130,9 @@ def row(tmp_path: Path, count: int, way: Way = next_on_the_way) -> Iterator[list
             sh(f"ip -n {host.netns} address add 10.5.0.{number + 1}/24 dev vsw0")
         yield hosts
         assert [host.daemon.stop() for host in hosts] == [0] * count
-
-
-@contextmanager
-def capturing(host: Host, wire: int, file: Path) -> Iterator[None]:
-    command = ["ip", "netns", "exec", host.netns, "tcpdump", "-U", "-n", "-i", f"wire{wire}"]
-    tcpdump = subprocess.Popen(
-        [*command, "-w", str(file)], stderr=subprocess.DEVNULL, env=environment(), cwd=file.parent
-    )
-    try:
-        until(lambda: file.exists() and file.stat().st_size > 0, "tcpdump's start")
-        yield
-    finally:
-        tcpdump.terminate()
-        tcpdump.wait()
-
-
-def captured(file: Path) -> int:
-    """How many datagrams of the mesh; nothing else is on the wire, and no clear text."""
-    count = 0
-    with PcapReader(str(file)) as packets:
-        for packet in packets:
-            if packet.haslayer(ARP) or packet.payload.name == "IPv6":
-                continue  # the wire's own neighbour discovery
-            assert packet.haslayer(UDP), packet.summary()
-            assert (packet[UDP].sport, packet[UDP].dport) == (PORT, PORT), packet.summary()
-            count += 1
-    assert bytes.fromhex(MARKER) not in file.read_bytes()
-    return count
+        for tap in taps:
+            tap.check(may_be_quiet=True)
+        assert any(tap.datagrams for tap in taps) or not tapped
 
 
 # ---- tests
@@ -173,14 +151,15 @@ def tcp(source: Host, target: Host, number: int) -> float:
 
 
 def test_through_a_node_that_has_no_key(tmp_path: Path) -> None:
-    files = [tmp_path / f"wire{wire}.pcap" for wire in range(2)]
-    with row(tmp_path, 3) as (a, b, c):
-        with capturing(b, 0, files[0]), capturing(b, 1, files[1]):
+    with row(tmp_path, 3, tapped=False) as (a, b, c):
+        wires = [WireTap(b.netns, f"wire{wire}", UNDERLAY) for wire in (0, 1)]
+        with wires[0], wires[1]:
             until(lambda: a.ping(2), "the first answer through b")
-            a.run(f"ping -c 3 -i 0.05 -W 5 -s 1000 -p {MARKER} 10.5.0.3")
-            c.run(f"ping -c 3 -i 0.05 -W 5 -s 1000 -p {MARKER} 10.5.0.1")
-            for file in files:
-                until(lambda file=file: captured(file) >= 2 * (3 + 3), "the packets in the capture")
+            a.run(f"ping -c 3 -i 0.05 -W 5 -s 1000 -p {MARKER.hex()} 10.5.0.3")
+            c.run(f"ping -c 3 -i 0.05 -W 5 -s 1000 -p {MARKER.hex()} 10.5.0.1")
+            for wire in wires:
+                wire.check()
+                assert wire.datagrams >= 2 * (3 + 3)
         peer = a.peer(2)
         assert (peer["endpoint"], peer["via"]) == (None, public(SEEDS[1]))
         assert peer["state"] == "connected"
