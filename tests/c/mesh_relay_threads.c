@@ -110,6 +110,8 @@ static void forget(uint32_t number, uint32_t index)
     mesh_session_free(s);
 }
 
+static uint64_t traces; /* answered */
+
 /* New keys between t and both ends; somebody comes and goes at t; the control threads send. */
 static void change(uint32_t round)
 {
@@ -125,9 +127,12 @@ static void change(uint32_t round)
     for (uint32_t i = 0; i < 6; i++) {
         CHECK(mesh_send_keepalive(nodes[A].mesh, B) == 0);
         CHECK(mesh_send_keepalive(t, A) == 0 || i == 0);
+        CHECK(mesh_send_trace(nodes[A].mesh, B, i % 2, i) == 0);
         for (uint32_t k = 0; k < NODES * LANES; k++)
-            while (punt_next(threads[k].breath.punts, &punt))
+            while (punt_next(threads[k].breath.punts, &punt)) {
                 CHECK(punt.kind != PUNT_HANDSHAKE);
+                traces += punt.kind == PUNT_TRACE_REPLY;
+            }
         sync_all();
     }
     struct mesh_peer *gone = mesh_peer_unlink(t, 7);
@@ -158,7 +163,7 @@ int main(void)
         passed_on += threads[i].passed_on;
         punt_ring_free(threads[i].breath.punts);
     }
-    CHECK(packets[A] > ROUNDS && packets[B] > ROUNDS && passed_on > ROUNDS);
+    CHECK(packets[A] > ROUNDS && packets[B] > ROUNDS && passed_on > ROUNDS && traces > ROUNDS);
     for (uint32_t i = 0; i < NODES; i++) {
         CHECK(rig_drops(&nodes[i], DROP_AUTH) == 0 && rig_drops(&nodes[i], DROP_REPLAY) == 0);
         CHECK(rig_drops(&nodes[i], DROP_BAD_RECORD) == 0);

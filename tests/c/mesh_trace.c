@@ -141,6 +141,27 @@ static void test_only_who_asked_is_answered(void)
     end();
 }
 
+/* Of an ask, only id and origin come back. */
+static void test_every_byte(void)
+{
+    uint8_t got[RIG_FRAME_BYTES], *message = wire_bytes + MESH_RELAY_BYTES;
+    uint8_t expected[TRACE_BYTES] = {RECORD_TRACE, TRACE_REACHED};
+    begin();
+    trace_ask(a.mesh, 0x1122334455667788, message);
+    memset(message + 2, 0xff, 6);
+    memset(message + ORIGIN_AT + RECORD_NODE_BYTES, 0xff, MESH_PUBLIC_KEY_BYTES);
+    memcpy(expected + 8, message + 8, 8 + RECORD_NODE_BYTES);
+    memcpy(expected + ORIGIN_AT + RECORD_NODE_BYTES, t.mesh->public_key, MESH_PUBLIC_KEY_BYTES);
+    relay_seal(mesh_find_session(a.mesh, 1), 0, t.mesh->node_id, message, TRACE_BYTES);
+    rig_wire_put(wire, &t, wire_bytes, LEN);
+    rig_receive_none(&t);
+    CHECK(rig_wire_take(wire, got) == LEN);
+    CHECK(got[0] == RECORD_RELAY && got[1] == MESH_RELAY_HOPS);
+    CHECK(memcmp(got + RELAY_NODE_AT, a.mesh->node_id, RECORD_NODE_BYTES) == 0);
+    CHECK(memcmp(got + MESH_RELAY_BYTES, expected, sizeof(expected)) == 0);
+    end();
+}
+
 static uint64_t answers_of_t(void)
 {
     return stats_of(&t, 1).relayed_records;
@@ -251,6 +272,7 @@ int main(void)
     test_each_hop();
     test_where_it_ends();
     test_only_who_asked_is_answered();
+    test_every_byte();
     test_forgeries();
     test_answers_end_quietly();
     test_floods();
