@@ -53,6 +53,8 @@ def _by_address(
         for network in port.addresses
         if address in network
     ]
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        owners = []  # no address, as for the data plane
     if not owners:
         raise UserError(f"nobody in the mesh has the address {address}", "see vsw mesh routes")
     _, owner = max(owners, key=lambda row: row[0])

@@ -22,7 +22,7 @@ FIRST, SECOND, THIRD = bytes(32), bytes(2) + b"\1" + bytes(29), bytes([7]) * 32
 def config(tmp_path: Path) -> Config:
     made = load(str(write_files(tmp_path)))
     assert made.mesh is not None
-    networks = (["10.5.0.0/24"], ["10.5.0.64/26", "fd00:5::/64"], ["10.5.0.70/32"])
+    networks = (["10.5.0.0/24"], ["10.5.0.64/26", "fd00:5::/64"], ["10.5.0.70/32", "::/1"])
     peers = tuple(
         PeerConfig(key, addresses=tuple(ip_network(text) for text in texts))
         for key, texts in zip((FIRST, SECOND, THIRD), networks, strict=True)
@@ -59,7 +59,8 @@ def test_found(config: Config, target: str, key: bytes) -> None:
         ("10.5.0", "neither"),
         (public(OWN_SEED), "this node itself"),
         ("10.6.0.1", "nobody in the mesh"),
-        ("fd00:6::1", "nobody in the mesh"),
+        ("fe00:6::1", "nobody in the mesh"),
+        ("::ffff:10.5.0.2", "nobody in the mesh"),
         ("10.5.0.1", "behind port br0/vm1"),
         ("fd00:5::1", "behind port br0/vm1"),
     ],
