@@ -42,6 +42,12 @@ def states(daemon: Daemon) -> dict[str, str]:
     return {row["name"]: row["state"] for row in daemon.ask("ports")}
 
 
+def kinds(daemon: Daemon, name: str) -> set[str]:
+    """Of rings that a port has."""
+    (row,) = (row for row in daemon.ask("ports") if row["name"] == name)
+    return {ring["kind"] for ring in row["detail"]["queues"]}
+
+
 def test_three_kinds_at_once(daemon: Daemon, role: str, tmp_path: Path) -> None:
     listens = role == "client"
     uml_nic = VhostUser(str(tmp_path / "uml.sock"))
@@ -52,6 +58,7 @@ def test_three_kinds_at_once(daemon: Daemon, role: str, tmp_path: Path) -> None:
         QemuGuest("iq", nics=[qemu_nic], addresses=["10.5.0.2/24"]) as qemu,
     ):
         assert "5 received" in uml.check("ping -c 5 -i 0.1 -W 5 10.5.0.2", timeout_s=30)
+        assert kinds(daemon, "uml") == {"packed"}, "what we offer and its driver has"
         with Testpmd(loop) as pmd:
             pmd.ready()
             pmd.to_each_other()
