@@ -6,6 +6,7 @@ import pytest
 
 from mesh import peer as limits
 from mesh import wire
+from mesh.cookie import Sender
 from mesh.errors import Refusal
 from mesh.handshake import State
 from mesh.wire import Cipher
@@ -182,6 +183,21 @@ def test_response_nobody_waits_for(two: Two) -> None:
     two.a.out()
     two.a.node.receive_datagram(data, two.b.address, two.now)
     refused(two.a, Refusal.UNKNOWN_INDEX)
+
+
+def test_response_to_a_session_is_none_to_the_attempt(two: Two) -> None:
+    """Its index is protected by the first MAC alone, which everybody can make."""
+    two.connected()
+    (session,) = two.a.node.session_indexes()
+    two.wait(120)
+    two.deliver(two.a, two.b)
+    ((data, _),) = two.b.out()
+    moved = data[:8] + session.to_bytes(4, "little") + data[12:64]
+    moved = Sender(two.a.identity.public_key).close(moved, two.now)
+    two.a.node.receive_datagram(moved, two.b.address, two.now)
+    refused(two.a, Refusal.UNKNOWN_INDEX)
+    two.a.node.receive_datagram(data, two.b.address, two.now)
+    assert two.a.state is State.READY
 
 
 def test_response_with_flipped_bits_does_not_end_the_attempt(two: Two) -> None:
