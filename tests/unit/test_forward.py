@@ -11,6 +11,7 @@ from tests.fakes.switchbox import NEEDS_CSUM, ROUTER_MAC, SwitchBox, vnet_header
 
 A, B, C = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
+RX_BURST_BYTES = 256 * 1024  # port.h
 
 
 def frame(to: str, source: str, payload: bytes = b"x" * 46) -> Ether:
@@ -235,3 +236,30 @@ def test_two_ports_may_flood_for_ever():
             box.breathe(advance_ns=0)
             assert len(box.ports[1].receive_raw()) == 1
         assert box.ports[0].drops == {}
+
+
+def offer_large(box: SwitchBox, count: int = 100) -> int:
+    """How many large frames the first port's device takes, with a breath behind each."""
+    for sent in range(count):
+        try:
+            box.ports[0].send(frame(B, A, b"b" * 60000))
+        except BlockingIOError:
+            return sent
+        box.breathe(1)
+    raise AssertionError("the device takes whatever it is given")
+
+
+def test_a_burst_is_bounded_in_bytes():
+    """Of frames that wait for a full destination, a tap port reads no more than one burst."""
+    with SwitchBox(ports=2) as box:
+        teach(box)
+        sent = offer_large(box)
+        waiting = 0  # in the device
+        while True:
+            try:
+                box.ports[1].send(frame(A, B, b"b" * 60000))
+            except BlockingIOError:
+                break
+            waiting += 1
+        delivered = len(box.ports[1].receive())
+        assert 0 < sent - waiting - delivered <= RX_BURST_BYTES // 60000 + 1

@@ -85,26 +85,31 @@ static bool describe(struct tap_port *t, struct breath *b, uint32_t slot, size_t
     return true;
 }
 
+/* Into the first slot behind those held; false: there is none that is right. */
+static bool read_frame(struct tap_port *t, struct breath *b)
+{
+    uint32_t slot = (t->first + t->held) % TAP_BURST;
+    ssize_t got;
+    do {
+        got = read(t->fd, t->slots[slot], SLOT_BYTES);
+    } while (got > 0 && !describe(t, b, slot, (size_t)got));
+    t->held += got > 0;
+    return got > 0;
+}
+
 static uint32_t tap_burst(struct rxq *q, struct breath *b, struct packet **out, uint32_t max)
 {
     struct tap_port *t = CONTAINER_OF(q, struct tap_port, rxq);
-    uint32_t want = min_u32(max, TAP_BURST);
+    uint32_t want = min_u32(max, TAP_BURST), n = 0, bytes = 0;
     /* Those that wait are described anew: routing and checksums have written into their heads. */
     for (uint32_t i = 0; i < t->held; i++) {
         uint32_t slot = (t->first + i) % TAP_BURST;
         (void)describe(t, b, slot, HEADER_BYTES + t->segs[slot].len_bytes); /* was right before */
     }
-    while (t->held < want) {
-        uint32_t slot = (t->first + t->held) % TAP_BURST;
-        ssize_t got = read(t->fd, t->slots[slot], SLOT_BYTES);
-        if (got <= 0)
-            break;
-        if (describe(t, b, slot, (size_t)got))
-            t->held++;
+    while (n < want && bytes < RX_BURST_BYTES && (n < t->held || read_frame(t, b))) {
+        out[n] = &t->packets[(t->first + n) % TAP_BURST];
+        bytes += out[n++]->len_bytes;
     }
-    uint32_t n = min_u32(t->held, want);
-    for (uint32_t i = 0; i < n; i++)
-        out[i] = &t->packets[(t->first + i) % TAP_BURST];
     return n;
 }
 
