@@ -129,7 +129,7 @@ struct datagrams {
     double rate;               /* per second that are to be sent */
     uint64_t duration_ns;
     uint32_t bytes;            /* of each payload */
-    uint32_t padding;
+    int32_t to_cpu;            /* whoever receives has this CPU; -1: any */
     uint64_t sent;             /* out: that the kernel took */
     uint64_t received;
     uint64_t elapsed_ns;       /* of sending */

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -98,6 +99,12 @@ int32_t send_datagrams(int32_t from_fd, int32_t to_fd, struct datagrams *d)
         return -EINVAL;
     if (pthread_create(&thread, NULL, receive, &receiver) != 0)
         return -EAGAIN;
+    if (d->to_cpu >= 0) {
+        cpu_set_t cpus;
+        CPU_ZERO(&cpus);
+        CPU_SET((size_t)d->to_cpu, &cpus);
+        pthread_setaffinity_np(thread, sizeof(cpus), &cpus);
+    }
     prctl(PR_SET_TIMERSLACK, 1ul);
     describe(msgs, iovs, bytes, d->bytes, 0);
     d->sent = 0;

@@ -5,13 +5,14 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 from tests.bench.errors import BenchError
 from tests.bench.ground import Ground
 from tests.bench.iperf import Way
 from tests.bench.library import ffi, lib
+from tests.bench.priority import pinned
 
 # Of packets sent, that may be missing where "none is lost".
 LOST_MAX = 0.001
@@ -79,7 +80,9 @@ def lossless_pps(ground: Ground, way: Way, packet_bytes: int, seconds: float) ->
             shot = ffi.new("struct datagrams *")
             shot.rate, shot.bytes = rate, packet_bytes - HEADERS_BYTES
             shot.duration_ns = int(seconds * 1e9)
-            rc = lib().send_datagrams(source.fileno(), sink.fileno(), shot)
+            shot.to_cpu = ground.cpu(way.sink) if ground.apart else -1
+            with pinned(ground.cpu(way.source)) if ground.apart else nullcontext():
+                rc = lib().send_datagrams(source.fileno(), sink.fileno(), shot)
             if rc != 0:
                 raise BenchError(f"UDP to {way.address}: {os.strerror(-rc)}")
             elapsed_s = shot.elapsed_ns * 1e-9

@@ -48,6 +48,8 @@ class Ground(Closing):
     def __init__(self, count: int = 2, rate_mbit: int = 0) -> None:
         """rate_mbit: of each wire in each direction; 0: as fast as it goes."""
         self.names = [f"vswmesh{number}x{os.getpid()}" for number in range(count)]
+        self.cpus = sorted(os.sched_getaffinity(0))
+        self.apart = count <= len(self.cpus)
         self._stack = ExitStack()
         with ExitStack() as undo:
             undo.push(self)
@@ -77,7 +79,12 @@ class Ground(Closing):
 
     def command(self, host: int, *words: str) -> list[str]:
         """The command, as it runs in a host."""
-        return ["ip", "netns", "exec", self.names[host], *words]
+        place = ["taskset", "-c", str(self.cpu(host))] if self.apart else []
+        return [*place, "ip", "netns", "exec", self.names[host], *words]
+
+    def cpu(self, host: int) -> int:
+        """The host's, or one of those that all share."""
+        return self.cpus[host % len(self.cpus)]
 
     def run(self, host: int, *words: str) -> str:
         return run(*self.command(host, *words))

@@ -1,6 +1,5 @@
 """Ours: the daemon on each host, with a tap."""
 
-import os
 from pathlib import Path
 
 from tests.bench.errors import BenchError
@@ -34,8 +33,7 @@ class Vsw(Overlay):
             folder.mkdir()
             write_key(folder / "own.key", seed(host))
             (folder / "vsw.toml").write_text(self.config(host))
-            before = ["ip", "netns", "exec", netns]
-            self.daemons.append(Daemon(folder / "vsw.toml", before))
+            self.daemons.append(Daemon(folder / "vsw.toml", self.ground.command(host)))
         for host, daemon in enumerate(self.daemons):
             try:
                 daemon.wait("READY=1")
@@ -48,10 +46,9 @@ class Vsw(Overlay):
         self.give_address(host, "vsw0")
 
     def config(self, host: int) -> str:
-        """The file.  Workers take turns with the CPUs that there are."""
-        cpus = sorted(os.sched_getaffinity(0))
+        """The file."""
         text = (
-            f'control = "control.sock"\n[workers]\ncpus = [{cpus[host % len(cpus)]}]\n'
+            f'control = "control.sock"\n[workers]\ncpus = [{self.ground.cpu(host)}]\n'
             f'[bridges.br0]\nsubnets = ["10.5.0.0/24"]\nmtu = {self.mtu_bytes}\n'
             f"[bridges.br0.ports.host]\n{self.port(host)}"
             f'addresses = ["{inner(host)}/32"]\n'

@@ -107,6 +107,7 @@ class Names(Ground):
 
     def __init__(self, count: int) -> None:
         self.names = [f"host{number}" for number in range(count)]
+        self.cpus, self.apart = [4, 5], count <= 2
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,15 @@ def test_hosts_in_a_row_know_who_is_in_between(tmp_path: Path) -> None:
         [f"{wire_address(1, 1)}:{vswmesh.PORT}"],
     ]
     assert (ours.there, ours.back) == (iperf.Way(0, 2, "10.5.0.3"), iperf.Way(2, 0, "10.5.0.1"))
+
+
+def test_a_host_has_a_cpu_for_itself_when_there_are_enough() -> None:
+    assert Names(2).command(1, "true") == [
+        *("taskset", "-c", "5"),
+        *("ip", "netns", "exec", "host1", "true"),
+    ]
+    assert Names(3).command(2, "true") == ["ip", "netns", "exec", "host2", "true"]
+    assert [Names(3).cpu(host) for host in range(3)] == [4, 5, 4]
 
 
 def test_the_wire_itself_has_its_own_addresses(tmp_path: Path) -> None:
