@@ -36,7 +36,7 @@ def test_addresses_change(lab: Lab) -> None:
 
 @both_families
 def test_roaming_into_another_network(lab: Lab) -> None:
-    talk = lab.talk()
+    talk = lab.talk("4")
     talk.goes_on()
     a = lab.hosts[0].netns
     sh(f"ip -n {a} link set wire down")

@@ -66,7 +66,7 @@ def test_another_family_when_one_dies(lab: Lab) -> None:
 
 @both_families
 def test_a_tcp_connection_survives_a_path_that_shrinks(lab: Lab) -> None:
-    talk = lab.talk()
+    talk = lab.talk("4")
     for mtu in (9000, 1500, 1280):
         lab.shrink(mtu)
         talk.goes_on(2 << 20)
