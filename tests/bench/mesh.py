@@ -1,5 +1,6 @@
 """scripts/bench mesh: hosts joined by a wire, by ours, and by others', in interleaved rounds."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,7 @@ from tests.bench.iperf import Way, ping, running, streams
 from tests.bench.overlay import Overlay, Raw, Vxlan
 from tests.bench.peers import Fastd, Nebula, OpenVpn, Tinc, WireguardGo
 from tests.bench.plan import Bench
+from tests.bench.priority import prefer
 from tests.bench.results import Results
 from tests.bench.vswmesh import Vsw
 
@@ -69,6 +71,7 @@ def run(bench: Bench) -> Results:
     headers of full segments leave; via1: through a host in between, and /cpu, that host's CPU
     time for each byte that it passes on; "direct": to that host in between."""
     results = Results(PAIRS)
+    prefer(os.getpid())  # and with it all that is started here
     for number in range(bench.rounds):
         first = number % len(EVERYBODY)
         for kind in (*EVERYBODY[first:], *EVERYBODY[:first]):
