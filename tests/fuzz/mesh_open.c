@@ -65,7 +65,8 @@ static uint32_t receive(uint32_t slots)
     uint32_t all = 0;
     lane->slot = lane->slot_offset = 0;
     lane->slot_count = slots;
-    for (uint32_t n; (n = b.rxq->burst(b.rxq, &b.breath, out, BURST)) != 0; all += n) {
+    for (uint32_t n = 1; n != 0 || lane->slot != lane->slot_count; all += n) {
+        n = b.rxq->burst(b.rxq, &b.breath, out, BURST);
         for (uint32_t i = 0; i < n; i++)
             check_packet(out[i]);
         b.rxq->done(b.rxq, &b.breath, n);
