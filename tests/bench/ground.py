@@ -9,7 +9,6 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from tests.bench.bridge import setns
 from tests.bench.errors import BenchError
@@ -111,11 +110,3 @@ class Ground(Closing):
 
     def close(self) -> None:
         self._stack.close()
-
-
-def busy_s(stat: str | None = None) -> float:
-    """CPU time that all CPUs have spent so far, the kernel's included.  stat: of /proc/stat."""
-    text = Path("/proc/stat").read_text() if stat is None else stat
-    # user nice system idle iowait irq softirq steal guest guest_nice: proc(5)
-    ticks = [int(word) for word in text.splitlines()[0].split()[1:9]]
-    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")

@@ -19,11 +19,13 @@ RISE_S = 0.3  # after which a flow is at its rate
 
 @dataclass(frozen=True)
 class Stream:
-    """What arrived: gbits: per second; moved: bytes; again: segments that were sent again."""
+    """What arrived: gbits: per second; moved: bytes; again: segments that were sent again.
+    cpu_s: CPU time of both its ends."""
 
     gbits: float
     moved: int
     again: int
+    cpu_s: float
 
 
 def parse(text: str) -> Stream:
@@ -35,11 +37,12 @@ def parse(text: str) -> Stream:
     if "error" in report:
         raise BenchError(f"iperf3: {report['error']}")
     end = report["end"]
-    received = end["sum_received"]
+    received, used = end["sum_received"], end["cpu_utilization_percent"]
     return Stream(
         received["bits_per_second"] / 1e9,
         received["bytes"],
         end["sum_sent"].get("retransmits", 0),
+        sum(used[side] for side in ("host_total", "remote_total")) / 100 * received["seconds"],
     )
 
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from tests.bench.datagrams import lossless_pps
-from tests.bench.ground import Ground, busy_s
+from tests.bench.ground import Ground
 from tests.bench.guestports import VswGuests
-from tests.bench.iperf import Way, ping, running, streams
-from tests.bench.overlay import Overlay, Raw, Vxlan
+from tests.bench.iperf import Stream, Way, ping, running, streams
+from tests.bench.overlay import Overlay, Raw, Vxlan, cpu_s
 from tests.bench.peers import Fastd, Nebula, OpenVpn, Tinc, WireguardGo
 from tests.bench.plan import Bench
 from tests.bench.priority import prefer
@@ -63,13 +63,13 @@ class Turn:
 
 
 def run(bench: Bench) -> Results:
-    """tcp1, tcp4: Gbit/s of so many TCP flows; tcp1/cpu: CPU seconds of all there is, the flow's
-    ends included, per GB; bidir: both directions at once, their sum, and /balance, the weaker
-    one's share of the stronger; bidir/cpu; pps64, pps1400: the highest rate of IP packets of that
-    size of which less than 0.1 % are lost; rtt, rtt/load: the median ping, idle and beside a flow;
-    shaped: on wires of 1 Gbit/s, both directions at once, the weaker one's share of what the
-    headers of full segments leave; via1: through a host in between, and /cpu, that host's CPU
-    time for each byte that it passes on; "direct": to that host in between."""
+    """tcp1, tcp4: Gbit/s of so many TCP flows; tcp1/cpu: CPU seconds per GB of the daemons and of the
+    flow's ends, with what the kernel does in their name; bidir: both directions at once, their sum,
+    and /balance, the weaker one's share of the stronger; pps64, pps1400: the highest rate of IP
+    packets of that size of which less than 0.1 % are lost; rtt, rtt/load: the median ping, idle and
+    beside a flow; shaped: on wires of 1 Gbit/s, both directions at once, the weaker one's share of
+    what the headers of full segments leave; via1: through a host in between, and /cpu, that host's
+    CPU time for each byte that it passes on; "direct": to that host in between."""
     results = Results(PAIRS)
     prefer(os.getpid())  # and with it all that is started here
     for number in range(bench.rounds):
@@ -94,22 +94,26 @@ def plain(turn: Turn) -> None:
 
 
 def tcp(turn: Turn, overlay: Overlay, case: str, flows: int) -> None:
-    before = busy_s()
-    (stream,) = streams(overlay.ground, [overlay.there], turn.bench.seconds, flows)
-    used = busy_s() - before
-    turn.add(case, "Gbit/s", stream.gbits)
-    turn.add(f"{case}/cpu", "s/GB", used / stream.moved * 1e9)
-    turn.add(f"{case}/again", "segments", stream.again)
+    before = overlay.cpu_s()
+    found = streams(overlay.ground, [overlay.there], turn.bench.seconds, flows)
+    cpu(turn, case, overlay.cpu_s() - before, found)
+    turn.add(case, "Gbit/s", found[0].gbits)
+    turn.add(f"{case}/again", "segments", found[0].again)
+
+
+def cpu(turn: Turn, case: str, daemons_s: float, found: Sequence[Stream]) -> None:
+    """Of the daemons and of the flows' ends."""
+    used_s = daemons_s + sum(stream.cpu_s for stream in found)
+    turn.add(f"{case}/cpu", "s/GB", used_s / sum(stream.moved for stream in found) * 1e9)
 
 
 def bidir(turn: Turn, overlay: Overlay) -> None:
-    before = busy_s()
+    before = overlay.cpu_s()
     both = streams(overlay.ground, [overlay.there, overlay.back], turn.bench.seconds)
-    used = busy_s() - before
+    cpu(turn, "bidir", overlay.cpu_s() - before, both)
     rates = [stream.gbits for stream in both]
     turn.add("bidir", "Gbit/s", sum(rates))
     turn.add("bidir/balance", "share", min(rates) / max(rates))
-    turn.add("bidir/cpu", "s/GB", used / sum(stream.moved for stream in both) * 1e9)
 
 
 def packets(turn: Turn, overlay: Overlay, case: str) -> None:
@@ -152,13 +156,13 @@ def via(turn: Turn) -> None:
         if isinstance(overlay, Vsw):
             (direct,) = streams(ground, [Way(0, 1, overlay.address(1))], seconds)
             turn.add("via1", "Gbit/s", direct.gbits, "direct")
-            cpu_s, passed = overlay.cpu_s(1), overlay.relayed_bytes(1)
+            used_s, passed = cpu_s(overlay.pids()[1]), overlay.relayed_bytes(1)
         (stream,) = streams(ground, [overlay.there], seconds)
         turn.add("via1", "Gbit/s", stream.gbits)
         turn.add("via1/again", "segments", stream.again)
         if isinstance(overlay, Vsw):
-            cpu_s = overlay.cpu_s(1) - cpu_s
-            turn.add("via1/cpu", "ns/B", cpu_s / (overlay.relayed_bytes(1) - passed) * 1e9)
+            used_s = cpu_s(overlay.pids()[1]) - used_s
+            turn.add("via1/cpu", "ns/B", used_s / (overlay.relayed_bytes(1) - passed) * 1e9)
 
 
 PLAIN: dict[str, Callable[[Turn, Overlay], None]] = {

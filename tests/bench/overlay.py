@@ -25,6 +25,12 @@ def inner(host: int) -> str:
     return f"10.5.0.{host + 1}"
 
 
+def cpu_s(pid: int) -> float:
+    """CPU time of a process's present threads, as the scheduler counts it."""
+    stats = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(stat.read_text().split()[0]) for stat in stats) * 1e-9
+
+
 class Overlay(Closing):
     """A context manager: entered, it runs and its ends answer each other."""
 
@@ -96,6 +102,13 @@ class Overlay(Closing):
     def ended(self) -> bool:
         """Whether a daemon did, too early."""
         return any(process.poll() is not None for process in self._processes)
+
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    def cpu_s(self) -> float:
+        """CPU time of all daemons so far, with what the kernel did in their name."""
+        return sum(map(cpu_s, self.pids()))
 
     def __enter__(self) -> Self:
         try:

@@ -2,12 +2,13 @@
 
 import json
 import os
+import threading
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.bench import datagrams, ground, iperf, mesh, vswmesh
+from tests.bench import datagrams, iperf, mesh, overlay, vswmesh
 from tests.bench.errors import BenchError
 from tests.bench.ground import Ground, wire_address
 from tests.bench.overlay import Overlay, Raw
@@ -18,7 +19,8 @@ from tests.fakes.configs import public
 IPERF = {
     "end": {
         "sum_sent": {"bytes": 1_300, "bits_per_second": 2.1e9, "retransmits": 7},
-        "sum_received": {"bytes": 1_250, "bits_per_second": 2e9},
+        "sum_received": {"bytes": 1_250, "bits_per_second": 2e9, "seconds": 2.0},
+        "cpu_utilization_percent": {"host_total": 30.0, "remote_total": 45.0},
     }
 }
 PING = """\
@@ -33,7 +35,7 @@ rtt min/avg/max/mdev = 0.120/6.310/12.500/6.190 ms
 
 
 def test_iperf_counts_what_arrived() -> None:
-    assert iperf.parse(json.dumps(IPERF)) == iperf.Stream(gbits=2.0, moved=1250, again=7)
+    assert iperf.parse(json.dumps(IPERF)) == iperf.Stream(gbits=2.0, moved=1250, again=7, cpu_s=1.5)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +56,14 @@ def test_round_trips_are_microseconds() -> None:
     assert iperf.parse_ping("2 packets transmitted, 0 received") == []
 
 
-def test_busy_time_leaves_out_idling_and_waiting() -> None:
-    ticks = os.sysconf("SC_CLK_TCK")
-    #             user nice system idle iowait irq softirq steal guest guest_nice
-    stat = f"cpu  {ticks} 0 {2 * ticks} {500 * ticks} {9 * ticks} 0 {ticks} {ticks} {ticks} 0\n"
-    assert ground.busy_s(stat + "cpu0 1 2 3 4 5 6 7 8 9 10\n") == 5.0
+def test_cpu_time_is_that_of_all_threads() -> None:
+    before = overlay.cpu_s(os.getpid())
+    threads = [threading.Thread(target=sum, args=(range(10**6),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert overlay.cpu_s(os.getpid()) > before
+    for thread in threads:
+        thread.join()
 
 
 class LimitedPath:
