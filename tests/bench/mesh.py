@@ -63,7 +63,7 @@ class Turn:
 
 
 def run(bench: Bench) -> Results:
-    """tcp1, tcp4: Gbit/s of so many TCP flows; tcp1/cpu: CPU seconds per GB of the daemons and of the
+    """tcp1, tcp4: Gbit/s of so many TCP flows; /cpu: CPU seconds per GB of the daemons and of the
     flow's ends, with what the kernel does in their name; bidir: both directions at once, their sum,
     and /balance, the weaker one's share of the stronger; pps64, pps1400: the highest rate of IP
     packets of that size of which less than 0.1 % are lost; rtt, rtt/load: the median ping, idle and
