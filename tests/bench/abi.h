@@ -133,6 +133,7 @@ struct datagrams {
     uint64_t sent;             /* out: that the kernel took */
     uint64_t received;
     uint64_t elapsed_ns;       /* of sending */
+    uint64_t received_ns;      /* from the beginning to the last arrival */
 };
 
 /* Between connected sockets; to_fd has a time-out for receiving.  0 or -errno. */

@@ -18,6 +18,7 @@ enum { BATCH = 64, BYTES_MAX = 2048, NAP_NS = 20000, LAST_NS = 200 * 1000 * 1000
 struct receiver {
     int fd;
     uint64_t received;         /* by the thread; read by the sender */
+    uint64_t last_ns;          /* when the last one came */
     uint32_t stop;
 };
 
@@ -53,8 +54,10 @@ static void *receive(void *argument)
     while (!__atomic_load_n(&r->stop, __ATOMIC_ACQUIRE)) {
         /* The socket has a time-out, after which stop is looked at. */
         int n = recvmmsg(r->fd, msgs, BATCH, MSG_WAITFORONE, NULL);
-        if (n > 0)
-            __atomic_fetch_add(&r->received, (uint64_t)n, __ATOMIC_RELAXED);
+        if (n <= 0)
+            continue;
+        r->last_ns = now_ns();
+        __atomic_fetch_add(&r->received, (uint64_t)n, __ATOMIC_RELAXED);
     }
     return NULL;
 }
@@ -121,5 +124,6 @@ int32_t send_datagrams(int32_t from_fd, int32_t to_fd, struct datagrams *d)
     __atomic_store_n(&receiver.stop, 1, __ATOMIC_RELEASE);
     pthread_join(thread, NULL);
     d->received = receiver.received;
+    d->received_ns = receiver.last_ns > begun ? receiver.last_ns - begun : 0;
     return -error;
 }

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from tests.bench.errors import BenchError
 from tests.bench.ground import Ground
@@ -27,14 +28,26 @@ SO_RCVBUFFORCE = 33
 
 @dataclass(frozen=True)
 class Trial:
-    """Packets per second."""
+    """sent, received: packets per second, each from the first one to the last; lost: the share."""
 
     sent: float
     received: float
+    lost: float
 
     @property
     def lossless(self) -> bool:
-        return self.sent > 0 and self.received >= self.sent * (1 - LOST_MAX)
+        return self.received > 0 and self.lost <= LOST_MAX
+
+
+def trial_of(shot: Any) -> Trial:
+    """shot: struct datagrams *, filled."""
+    if shot.sent == 0 or shot.received == 0:
+        return Trial(0.0, 0.0, 1.0)
+    return Trial(
+        shot.sent / shot.elapsed_ns * 1e9,
+        shot.received / max(shot.elapsed_ns, shot.received_ns) * 1e9,
+        (shot.sent - shot.received) / shot.sent,
+    )
 
 
 def search(trial: Callable[[float], Trial]) -> float:
@@ -85,8 +98,7 @@ def lossless_pps(ground: Ground, way: Way, packet_bytes: int, seconds: float) ->
                 rc = lib().send_datagrams(source.fileno(), sink.fileno(), shot)
             if rc != 0:
                 raise BenchError(f"UDP to {way.address}: {os.strerror(-rc)}")
-            elapsed_s = shot.elapsed_ns * 1e-9
-            return Trial(shot.sent / elapsed_s, shot.received / elapsed_s)
+            return trial_of(shot)
 
         best = search(trial)
     if best == 0:

@@ -4,7 +4,7 @@ import ipaddress
 from pathlib import Path
 from typing import Any
 
-from tests.bench.datagrams import Trial, search
+from tests.bench.datagrams import Trial, search, trial_of
 from tests.bench.errors import BenchError
 from tests.bench.generator import Nic, Shape, listen
 from tests.bench.ground import Ground
@@ -48,8 +48,7 @@ class VswGuests(Vsw):
         shot = ffi.new("struct datagrams *")
         shot.rate, shot.duration_ns = rate, int(seconds * 1e9)
         lib().send_frames(self.nics[source].tx, self.nics[sink].rx, traffic, shot)
-        elapsed_s = shot.elapsed_ns * 1e-9
-        return Trial(shot.sent / elapsed_s, shot.received / elapsed_s)
+        return trial_of(shot)
 
     def answers(self) -> bool:
         ways = ((0, self.last), (self.last, 0))

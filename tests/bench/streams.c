@@ -54,7 +54,7 @@ void send_frames(struct ring *tx, struct ring *rx, struct traffic *t, struct dat
 {
     take(rx, true); /* of an earlier time */
     prepare(tx, t);
-    d->sent = d->received = 0;
+    d->sent = d->received = d->received_ns = 0;
     uint64_t begun = now_ns(), passed = 0;
     while ((passed = now_ns() - begun) < d->duration_ns) {
         uint64_t due = (uint64_t)((double)passed * d->rate * 1e-9);
@@ -63,6 +63,8 @@ void send_frames(struct ring *tx, struct ring *rx, struct traffic *t, struct dat
         uint32_t came = take(rx, true);
         d->sent += count;
         d->received += came;
+        if (came > 0)
+            d->received_ns = now_ns() - begun;
         if (count == 0 && came == 0)
             nap();
     }
@@ -70,8 +72,10 @@ void send_frames(struct ring *tx, struct ring *rx, struct traffic *t, struct dat
     for (uint64_t since = now_ns(); d->received < d->sent && now_ns() - since < LAST_NS; nap()) {
         uint32_t came = take(rx, true);
         d->received += came;
-        if (came > 0)
-            since = now_ns();
+        if (came == 0)
+            continue;
+        since = now_ns();
+        d->received_ns = since - begun;
     }
     take(tx, false);
 }

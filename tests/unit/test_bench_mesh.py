@@ -5,12 +5,14 @@ import os
 import threading
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.bench import datagrams, iperf, mesh, overlay, vswmesh
 from tests.bench.errors import BenchError
 from tests.bench.ground import Ground, wire_address
+from tests.bench.library import ffi
 from tests.bench.overlay import Overlay, Raw
 from tests.bench.peers import OpenVpn, WireguardGo, public_of
 from tests.bench.results import Results
@@ -76,7 +78,9 @@ class LimitedPath:
     def __call__(self, rate: float) -> datagrams.Trial:
         self.trials += 1
         sent = min(rate, self.sender)
-        return datagrams.Trial(sent, sent if sent <= self.limit else self.limit / 2)
+        if sent <= self.limit:
+            return datagrams.Trial(sent, sent, 0.0)
+        return datagrams.Trial(sent, self.limit / 2, 1 - self.limit / 2 / sent)
 
 
 @pytest.mark.parametrize("limit", [1_000, 44_000, 300_000, 990_000])
@@ -93,18 +97,30 @@ def test_what_a_path_takes_at_once_is_not_searched() -> None:
 
 
 def test_a_path_that_always_loses_has_no_rate() -> None:
-    assert datagrams.search(lambda rate: datagrams.Trial(rate, rate * 0.9)) == 0
+    assert datagrams.search(lambda rate: datagrams.Trial(rate, rate * 0.9, 0.1)) == 0
+
+
+def shot(sent: int, received: int, received_ns: int = 10**9) -> Any:
+    result = ffi.new("struct datagrams *")
+    result.sent, result.received = sent, received
+    result.elapsed_ns, result.received_ns = 10**9, received_ns
+    return result
 
 
 @pytest.mark.parametrize(
     ("received", "lossless"), [(1000, True), (999, True), (998, False), (0, False)]
 )
-def test_one_packet_in_a_thousand_may_be_missing(received: float, lossless: bool) -> None:
-    assert datagrams.Trial(1000, received).lossless is lossless
+def test_one_packet_in_a_thousand_may_be_missing(received: int, lossless: bool) -> None:
+    assert datagrams.trial_of(shot(1000, received)).lossless is lossless
+
+
+def test_what_comes_late_takes_longer() -> None:
+    trial = datagrams.trial_of(shot(1000, 1000, 2 * 10**9))
+    assert (trial.sent, trial.received, trial.lossless) == (1000, 500, True)
 
 
 def test_nothing_sent_proves_nothing() -> None:
-    assert not datagrams.Trial(0, 0).lossless
+    assert not datagrams.trial_of(shot(0, 0)).lossless
 
 
 class Names(Ground):
