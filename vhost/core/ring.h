@@ -41,6 +41,27 @@ EACH_KIND enum virtq_found virtq_chain(struct virtq *q, uint32_t kind, uint16_t 
                                : split_chain(q, at, direction, segs, max, out);
 }
 
+/* As virtq_chain() for writing, and faster for the usual case: one buffer in one piece. */
+EACH_KIND enum virtq_found virtq_room(struct virtq *q, uint32_t kind, uint16_t at,
+                                      struct segment *segs, uint32_t max,
+                                      struct virtq_buffers *out)
+{
+    uint32_t len_bytes;
+    uint64_t gpa;
+    if (max > 0 && (kind & VIRTQ_PACKED || split_has(q, at))) {
+        uint8_t *base = virtq_single(q, kind, at, VIRTQ_DESC_WRITE, &len_bytes, &out->elem, &gpa);
+        if (likely(base != NULL && len_bytes > 0)) {
+            *segs = (struct segment){.base = base, .len_bytes = len_bytes};
+            *out = (struct virtq_buffers){.elem = out->elem, .len_bytes = len_bytes, .segs = 1,
+                                          .descs = 1, .walked = 1};
+            if (unlikely(q->gpas != NULL))
+                *q->gpas++ = gpa;
+            return VIRTQ_CHAIN;
+        }
+    }
+    return virtq_chain(q, kind, at, VIRTQ_WRITABLE, segs, max, out);
+}
+
 EACH_KIND uint16_t virtq_after(const struct virtq *q, uint32_t kind, uint16_t at,
                                struct virtq_elem elem)
 {

@@ -3,7 +3,8 @@
  * Finding room comes first and changes nothing, so a packet is either written whole or not at all.
  * What the receiver did not negotiate is completed here: checksums, segmentation.
  *
- * The usual case is compiled once for each kind of ring; what takes several buffers asks the ring.
+ * All of it is compiled once for each kind of ring, what takes several buffers apart from the usual
+ * case.
  *
  * Untrusted:  descriptors: where to write, how much; checked by virtq_chain() and virtq_single().
  * Threads:    the holder of the queue's lock.
@@ -21,7 +22,8 @@ struct room {
     uint64_t bytes;
 };
 
-static enum vhost_put put_pieces(struct vhost_queue *q, const struct packet *p);
+static enum vhost_put put_pieces_split(struct vhost_queue *q, const struct packet *p);
+static enum vhost_put put_pieces_packed(struct vhost_queue *q, const struct packet *p);
 static enum vhost_put put_completed(struct vhost_queue *q, struct breath *b, struct packet *p);
 static enum vhost_put put_cut(struct vhost_queue *q, struct breath *b, const struct packet *whole);
 
@@ -66,7 +68,8 @@ EACH_KIND void write_header(const struct vhost_queue *q, const struct packet *p,
 }
 
 /* Collects chains until the packet fits.  PUT_DONE: it does. */
-static enum vhost_put find_room(struct vhost_queue *q, uint64_t need_bytes, struct room *room)
+EACH_KIND enum vhost_put find_room(struct vhost_queue *q, uint64_t need_bytes, struct room *room,
+                                   uint32_t kind)
 {
     struct vhost_tx *tx = q->tx;
     struct virtq *vq = &q->vq;
@@ -78,9 +81,8 @@ static enum vhost_put find_room(struct vhost_queue *q, uint64_t need_bytes, stru
         struct virtq_buffers buffers;
         if (room->chains == VIRTQ_MAX_SEGS || (!tx->mergeable && room->chains == 1))
             return PUT_TOO_BIG;
-        enum virtq_found found = virtq_chain(vq, vq->kind, at, VIRTQ_WRITABLE,
-                                             tx->segs + room->segs, VIRTQ_MAX_SEGS - room->segs,
-                                             &buffers);
+        enum virtq_found found = virtq_room(vq, kind, at, tx->segs + room->segs,
+                                            VIRTQ_MAX_SEGS - room->segs, &buffers);
         if (found == VIRTQ_BROKEN)
             return PUT_FULL; /* the caller sees why */
         if (found == VIRTQ_NO_CHAIN) {
@@ -99,7 +101,7 @@ static enum vhost_put find_room(struct vhost_queue *q, uint64_t need_bytes, stru
         room->segs += buffers.segs;
         room->bytes += buffers.len_bytes;
         descs += buffers.descs;
-        at = virtq_after(vq, vq->kind, at, buffers.elem);
+        at = virtq_after(vq, kind, at, buffers.elem);
     }
     return PUT_DONE;
 }
@@ -136,7 +138,7 @@ static void log_pieces(const struct vhost_tx *tx, struct dirty_log *log, uint64_
 }
 
 /* Chains in several pieces, or several chains. */
-static enum vhost_put put_pieces(struct vhost_queue *q, const struct packet *p)
+EACH_KIND enum vhost_put put_pieces(struct vhost_queue *q, const struct packet *p, uint32_t kind)
 {
     struct vhost_tx *tx = q->tx;
     struct virtq *vq = &q->vq;
@@ -145,7 +147,7 @@ static enum vhost_put put_pieces(struct vhost_queue *q, const struct packet *p)
     struct pkt_cursor cursor;
     const uint8_t *piece;
     uint64_t rest = p->len_bytes + (uint64_t)q->header_bytes;
-    enum vhost_put found = find_room(q, rest, &room);
+    enum vhost_put found = find_room(q, rest, &room, kind);
     if (found != PUT_DONE)
         return found;
     struct sink sink = {.seg = tx->segs};
@@ -156,14 +158,24 @@ static enum vhost_put put_pieces(struct vhost_queue *q, const struct packet *p)
         sink_write(&sink, piece, n);
     if (vq->kind & VIRTQ_LOGGED)
         log_pieces(tx, vq->log, rest);
-    if (!virtq_has_room(vq, vq->kind, room.chains))
+    if (!virtq_has_room(vq, kind, room.chains))
         virtq_publish(vq, vq->kind); /* the driver must see the buffers of one frame at once */
     for (uint32_t i = 0; i < room.chains; i++) {
         uint32_t written = (uint32_t)min_u64(tx->sizes[i], rest);
-        virtq_put_used(vq, vq->kind, tx->elems[i], written);
+        virtq_put_used(vq, kind, tx->elems[i], written);
         rest -= written;
     }
     return PUT_DONE;
+}
+
+static enum vhost_put put_pieces_split(struct vhost_queue *q, const struct packet *p)
+{
+    return put_pieces(q, p, VIRTQ_SPLIT);
+}
+
+static enum vhost_put put_pieces_packed(struct vhost_queue *q, const struct packet *p)
+{
+    return put_pieces(q, p, VIRTQ_PACKED);
 }
 
 /* The usual case here, everything else in put_pieces(). */
@@ -180,7 +192,7 @@ EACH_KIND enum vhost_put put_whole(struct vhost_queue *q, const struct packet *p
     }
     uint8_t *to = virtq_single(vq, kind, vq->next, VIRTQ_DESC_WRITE, &room_bytes, &elem, &gpa);
     if (unlikely(to == NULL || room_bytes < need_bytes || !virtq_has_room(vq, kind, 1)))
-        return put_pieces(q, p);
+        return kind & VIRTQ_PACKED ? put_pieces_packed(q, p) : put_pieces_split(q, p);
     write_header(q, p, to);
     write_frame(p, to + q->header_bytes);
     if (kind & VIRTQ_LOGGED)

@@ -142,11 +142,13 @@ static uint32_t burst_nothing(struct vhost_queue *q, struct breath *b, uint32_t 
  * (CVE-2022-2132), into a private copy. */
 static void take_header(struct packet *p, uint8_t *header, uint32_t header_bytes)
 {
-    for (uint32_t i = 0; i < header_bytes; i++) {
+    for (uint32_t i = 0; i < header_bytes;) {
         struct segment *s = p->segs;
-        header[i] = guest_load8(s->base);
-        s->base++;
-        if (--s->len_bytes == 0) {
+        uint32_t n = s->len_bytes < header_bytes - i ? (uint32_t)s->len_bytes : header_bytes - i;
+        for (uint32_t end = i + n; i < end; i++)
+            header[i] = guest_load8(s->base++);
+        s->len_bytes -= n;
+        if (s->len_bytes == 0) {
             p->segs++;
             p->segs_count--;
         }
