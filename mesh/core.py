@@ -39,16 +39,17 @@ class PuntKind(IntEnum):
     NEED_SESSION = lib.PUNT_NEED_SESSION
     PROBE_REPLY = lib.PUNT_PROBE_REPLY
     TRACE_REPLY = lib.PUNT_TRACE_REPLY
+    LANE_REPLY = lib.PUNT_LANE_REPLY
 
 
 @dataclass(frozen=True, slots=True)
 class Punt:
     """struct punt: something that is not data, for the control thread.
 
-    kind: a PuntKind.  id: a session's local index or a peer's number, by kind.  socket: which UDP
-    socket it came in by.  address: 16 bytes, IPv4 as ::ffff:a.b.c.d.  data: a handshake message, a
-    struct probe_reply or trace_reply, or empty.  via: 0, or the number of the peer that passed it
-    on, plus one.
+    kind: a PuntKind.  id: a session's local index or a peer's number, by kind.  socket: the lane
+    by whose UDP socket it came in.  address: 16 bytes, IPv4 as ::ffff:a.b.c.d.  data: a handshake
+    message, a struct probe_reply or trace_reply, or empty.  via: 0, or the number of the peer that
+    passed it on, plus one.
     """
 
     kind: int
@@ -61,12 +62,12 @@ class Punt:
 
     @property
     def source(self) -> Path:
-        """Where it came from; only of HANDSHAKE and ENDPOINT."""
+        """Where it came from; only of HANDSHAKE, ENDPOINT and LANE_REPLY."""
         return _path(self.address, self.port, self.via)
 
     @property
     def probe_reply(self) -> tuple[int, int, int]:
-        """(when it came, monotonic ns; the probe's id; its text's bytes); only of PROBE_REPLY."""
+        """(when it came, monotonic ns; the probe's id; its text's bytes); of replies."""
         reply = ffi.from_buffer("struct probe_reply *", self.data)
         return reply.received_ns, reply.id, reply.ip_bytes
 
@@ -81,7 +82,8 @@ class Punt:
 @dataclass(frozen=True, slots=True)
 class SessionStats:
     """Sums over lanes.  Bytes: of records, without UDP and IP headers.  Times: monotonic ns, 0 for
-    never; last_tx_ns does not count keepalives, last_rx_ns does."""
+    never; last_tx_ns does not count keepalives, last_rx_ns does.  Lanes: a bit each; busy_lanes
+    sent in the last 3 s, own_lanes send by ports of their own."""
 
     tx_records: int
     tx_bytes: int
@@ -96,6 +98,8 @@ class SessionStats:
     last_rx_packet_ns: int
     confirmed: bool
     current: bool
+    busy_lanes: int
+    own_lanes: int
     endpoint: Path
 
 
@@ -195,11 +199,13 @@ class MeshCore:
         """How many workers there are: 1 to 31.  Before the first add_lane()."""
         _check(lib.mesh_set_lanes(self._c, lanes), f"use {lanes} lanes")
 
-    def add_lane(self, worker: int, fd: int) -> object:
-        """Give worker its UDP socket, which stays the caller's and open until remove_lane().
-        Returns its receive queue (struct rxq *)."""
-        _check(lib.mesh_lane_add(self._c, worker, fd), f"use the UDP socket of worker {worker}")
-        return self.lane_rxq(worker)
+    def add_lane(self, worker: int, fd: int, own_fd: int | None = None) -> list[object]:
+        """Give worker its UDP sockets, of the common port and of the lane's own; they stay the
+        caller's and open until remove_lane().  Returns their receive queues (struct rxq *)."""
+        rc = lib.mesh_lane_add(self._c, worker, fd, -1 if own_fd is None else own_fd)
+        _check(rc, f"use the UDP socket of worker {worker}")
+        own: object = lib.mesh_own_rxq(self._c, worker)
+        return [self.lane_rxq(worker)] + ([own] if own != ffi.NULL else [])
 
     def lane_rxq(self, worker: int) -> object:
         """struct rxq *.  Raises MeshCoreError when the worker has no lane."""
@@ -305,6 +311,14 @@ class MeshCore:
         rc = lib.mesh_session_set_endpoint(self._c, local_index, c)
         _check(rc, f"move session {local_index:#x}")
 
+    def use_lanes(self, local_index: int, path: Path, lanes: int) -> None:
+        """These lanes, a bit each, send by their own ports while the session's endpoint is path.
+        Raises MeshCoreError: ESTALE it is another, ENOENT no such session."""
+        c = ffi.new("struct mesh_endpoint *")
+        _fill_endpoint(c, path)
+        rc = lib.mesh_session_set_lanes(self._c, local_index, c, lanes)
+        _check(rc, f"use lanes {lanes:#x} of session {local_index:#x}")
+
     def session_stats(self, local_index: int) -> SessionStats:
         c = ffi.new("struct session_stats *")
         _check(lib.mesh_session_stats(self._c, local_index, c), f"read session {local_index:#x}")
@@ -322,6 +336,8 @@ class MeshCore:
             last_rx_packet_ns=c.last_rx_packet_ns,
             confirmed=bool(c.confirmed),
             current=bool(c.current),
+            busy_lanes=c.busy_lanes,
+            own_lanes=c.endpoint.own_lanes,
             endpoint=_path(bytes(c.endpoint.address), c.endpoint.port, c.endpoint.via),
         )
 
@@ -351,3 +367,12 @@ class MeshCore:
         the socket said."""
         rc = lib.mesh_send_trace(self._c, peer, hops_left, trace)
         _check(rc, f"send a trace of {hops_left} hops to peer {peer}")
+
+    def send_lane_probe(
+        self, local_index: int, to: Address, lane: int, probe: int, ip_bytes: int
+    ) -> None:
+        """The same by the own port of a lane.  Raises MeshCoreError as send_probe()."""
+        c = ffi.new("struct mesh_endpoint *")
+        _fill_endpoint(c, to)
+        rc = lib.mesh_send_lane_probe(self._c, local_index, lane, c, probe, ip_bytes)
+        _check(rc, f"send a probe of {ip_bytes} bytes by the port of lane {lane}")

@@ -68,7 +68,7 @@ class MtuChanged:
 
 @dataclass(frozen=True, slots=True)
 class StillHere:
-    """Tell a peer that there is no traffic for where we are: it does not learn that from probes."""
+    """Tell a peer where we are: it does not learn that from probes."""
 
     peer: int
 
@@ -86,6 +86,13 @@ class WayStatus:
     rtt_ns: int | None
     loss: float
     mtu_bytes: int
+
+
+def timeout_ns(rtt_ns: int | None) -> int:
+    """How long an answer is waited for.  rtt_ns: None before the first one."""
+    if rtt_ns is None:
+        return FIRST_TIMEOUT_NS
+    return min(max(3 * rtt_ns, TIMEOUT_MIN_NS), TIMEOUT_MAX_NS)
 
 
 @dataclass(slots=True)
@@ -111,9 +118,7 @@ class _Way:
 
     @property
     def timeout_ns(self) -> int:
-        if self.rtt_ns is None:
-            return FIRST_TIMEOUT_NS
-        return min(max(3 * self.rtt_ns, TIMEOUT_MIN_NS), TIMEOUT_MAX_NS)
+        return timeout_ns(self.rtt_ns)
 
     @property
     def tries(self) -> int:

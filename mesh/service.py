@@ -15,7 +15,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -54,7 +54,7 @@ from mesh.node import Node
 from mesh.peer import PeerStatus
 from mesh.prober import Prober
 from mesh.relay import Through
-from mesh.sockets import open_sockets, target
+from mesh.sockets import open_own_sockets, open_sockets, target
 from mesh.wire import Cipher
 
 log = logging.getLogger("vsw.mesh")
@@ -117,7 +117,8 @@ class MeshService:
         identity = load_identity(self._config.private_key_file)
         with ExitStack() as undo:
             self._sockets = open_sockets(self._config.listen, self._workers)
-            for sock in self._sockets:
+            own_sockets = open_own_sockets(self._config.listen, self._workers)
+            for sock in (*self._sockets, *own_sockets):
                 undo.enter_context(sock)
             core = undo.enter_context(
                 MeshCore(
@@ -131,7 +132,8 @@ class MeshService:
             core.set_lanes(self._workers)
             rxqs = []
             for worker, sock in enumerate(self._sockets):
-                rxqs.append([core.add_lane(worker, sock.fileno())])
+                own_fd = own_sockets[worker - 1].fileno() if worker else None
+                rxqs.append(core.add_lane(worker, sock.fileno(), own_fd))
                 undo.callback(core.remove_lane, worker)
             if self._workers > 1:
                 steer(self._sockets[0].fileno(), self._workers)
@@ -145,7 +147,8 @@ class MeshService:
                 ciphers=usable(core, self._config.ciphers),
             )
             self._core, self._node, self.c_rxqs = core, node, rxqs
-            self._prober = Prober(core, node, self._config.mtu_bytes, random.SystemRandom())
+            rng = random.SystemRandom()
+            self._prober = Prober(core, node, self._config.mtu_bytes, self._workers, rng)
             self._prober.configure(self._config, now)
             self._resources = undo.pop_all()
         self.peer_ids = node.peer_ids()
@@ -232,6 +235,8 @@ class MeshService:
                 self._probing().answer_punted(punt, now)
             case PuntKind.TRACE_REPLY:
                 self._probing().inquiries.trace_punted(punt)
+            case PuntKind.LANE_REPLY:
+                self._probing().lane_answer_punted(punt, now)
         self._drain()
 
     def _run_timers(self) -> None:
@@ -243,7 +248,7 @@ class MeshService:
 
     def _report_traffic(self) -> None:
         core, node = self._started()
-        reports, busy = {}, []
+        reports, sending = {}, []
         for index in node.session_indexes():
             stats = core.session_stats(index)
             reports[index] = Traffic(
@@ -254,9 +259,9 @@ class MeshService:
                 last_received=stats.last_rx_ns,
                 last_packet_received=stats.last_rx_packet_ns,
             )
-            busy.append((index, stats.last_tx_ns))
+            sending.append((index, stats.busy_lanes))
         node.traffic(reports, time.monotonic_ns())
-        self._probing().judge_traffic(busy, time.monotonic_ns())
+        self._probing().judge_traffic(sending, time.monotonic_ns())
         self._drain()
         self._report = self._loop.call_later(REPORT_S, self._report_traffic)
 
@@ -306,16 +311,15 @@ class MeshService:
             case PeerPlaced():
                 core.place_peer(event.peer, event.neighbour)
             case PathChanged():
-                prober.paths.moved(event.peer, event.path, time.monotonic_ns())
+                prober.moved(event, time.monotonic_ns())
             case SessionReady():
-                now = time.monotonic_ns()
-                prober.paths.ready(event.peer, event.local_index, event.path, now)
+                prober.ready(event, time.monotonic_ns())
             case SendThrough():
                 self._send_through(core, node, event)
             case InstallKeypair():
                 self._install(core, node, event)
             case RemoveKeypair():
-                prober.paths.lost(event.peer, event.local_index)
+                prober.lost(event)
                 self._remove(core, event)
             case SendKeepalive():
                 try:
@@ -407,6 +411,7 @@ class MeshService:
             "relayed_bytes": relayed + sum(s.relayed_bytes for s in sessions),
             "cipher": next((s.cipher for s in status.sessions), None),
             "lanes": self._workers,
+            "lanes_used": lanes_used(sessions),
             **self._probing().status(status.peer),
             "addresses": [str(network) for network in status.addresses],
         }
@@ -427,6 +432,15 @@ def usable(core: MeshCore, ciphers: tuple[Cipher, ...]) -> tuple[Cipher, ...]:
             f'add "{Cipher.CHACHA20_POLY1305.text}" to ciphers',
         )
     return found
+
+
+def lanes_used(sessions: Iterable[SessionStats]) -> int | None:
+    """How many send to the peer by different ports: lane 0, which needs no proof, and those that
+    were proven.  None by way of another node, which has its own."""
+    current = next((s for s in sessions if s.current), None)
+    if current is None or not isinstance(current.endpoint, Address):
+        return None
+    return 1 + current.own_lanes.bit_count()
 
 
 def expect_answer(core: MeshCore, data: bytes) -> None:

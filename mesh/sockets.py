@@ -1,4 +1,4 @@
-"""The mesh's UDP sockets: one per worker, all at the same address."""
+"""The mesh's UDP sockets: one per worker at the common port, and one per lane at its own."""
 
 from __future__ import annotations
 
@@ -54,7 +54,26 @@ def open_sockets(listen: Address, count: int) -> list[socket.socket]:
         raise ConfigError(f"UDP {listen} {what}", remedy) from None
 
 
-def _open(listen: Address, *, shared: bool) -> socket.socket:
+def open_own_sockets(listen: Address, lanes: int) -> list[socket.socket]:
+    """Bound, non-blocking sockets of lanes 1 and up, each at a port that the kernel chooses: nobody
+    has to know it, because peers send to the common one.  Raises ConfigError."""
+    with ExitStack() as undo:
+        try:
+            sockets = [
+                undo.enter_context(_open(Address(listen.ip, 0), shared=False, gro=False))
+                for _ in range(1, lanes)
+            ]
+        except OSError as error:
+            raise ConfigError(
+                f"no UDP port for lanes at {listen.ip}: {error.strerror}",
+                "let fewer workers run, or raise the limit of open files",
+            ) from None
+        undo.pop_all()
+        return sockets
+
+
+def _open(listen: Address, *, shared: bool, gro: bool = True) -> socket.socket:
+    """gro: takes several datagrams as one message."""
     family = socket.AF_INET if listen.ip.version == 4 else socket.AF_INET6
     with ExitStack() as undo:
         sock = undo.enter_context(
@@ -68,7 +87,7 @@ def _open(listen: Address, *, shared: bool) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
         with suppress(OSError):  # an older kernel then hands over one datagram at a time
-            sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+            sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, int(gro))
         for force, plain in (
             (SO_SNDBUFFORCE, socket.SO_SNDBUF),
             (SO_RCVBUFFORCE, socket.SO_RCVBUF),

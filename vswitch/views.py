@@ -171,7 +171,7 @@ def mesh_session(peer: dict[str, Any]) -> tuple[object, ...]:
         peer["tx_bytes"],
         peer["relayed_bytes"],
         (peer["cipher"] or "-").lower().replace("_", "-"),
-        peer["lanes"],
+        f"{peer['lanes_used'] or '-'}/{peer['lanes']}",
     )
 
 

@@ -45,6 +45,7 @@ struct mesh_endpoint {
     uint16_t port;             /* host order */
     uint16_t pinned;           /* 1: of a session, stays when the peer sends from elsewhere */
     uint32_t via;              /* 0: at the address; else that peer's number plus one */
+    uint32_t own_lanes;        /* of a session: a bit per lane that sends by a port of its own */
 };
 
 struct session_config {
@@ -76,10 +77,12 @@ struct session_stats {
     uint64_t last_rx_packet_ns;/* of one with a packet */
     uint32_t confirmed;        /* 1: an authentic record came, or we are the initiator */
     uint32_t current;          /* 1: the one its peer's packets are sealed with */
+    uint32_t busy_lanes;       /* a bit per lane that sent a packet in the last 3 s */
     struct mesh_endpoint endpoint;
 };
 
-/* A control record that came back: data of PUNT_PROBE_REPLY, whose id is the session's. */
+/* A control record that came back: data of PUNT_PROBE_REPLY and PUNT_LANE_REPLY, whose id is the
+ * session's. */
 struct probe_reply {
     uint64_t received_ns;      /* CLOCK_MONOTONIC */
     uint32_t id;               /* the probe's */
@@ -112,12 +115,14 @@ int mesh_has_cipher(const struct mesh *m, uint32_t cipher);
 /* lanes: of the mesh altogether, said before the first mesh_lane_add. */
 int mesh_set_lanes(struct mesh *m, uint32_t lanes);
 /* fd: a bound, non-blocking UDP socket with UDP_GRO on (and in a group steered by mesh_steer() when
- * there are several); stays the caller's, open until mesh_lane_remove().  worker: its index,
- * < lanes. */
-int mesh_lane_add(struct mesh *m, uint32_t worker, int fd);
+ * there are several).  own_fd: another, of the same family, at a port of the lane's own; -1: it has
+ * none.  Both stay the caller's, open until mesh_lane_remove().  worker: its index, < lanes. */
+int mesh_lane_add(struct mesh *m, uint32_t worker, int fd, int own_fd);
 /* No published snapshot may list the mesh's port or the lane's queue. */
 void mesh_lane_remove(struct mesh *m, uint32_t worker);
 struct rxq *mesh_lane_rxq(struct mesh *m, uint32_t worker);
+/* Of the lane's own port, for the same worker; NULL: it has none. */
+struct rxq *mesh_own_rxq(struct mesh *m, uint32_t worker);
 /* fd: any socket of a SO_REUSEPORT group, bound in lane order: lane i's records go to socket i. */
 int mesh_steer(int fd, uint32_t lanes);
 
@@ -146,6 +151,10 @@ int mesh_session_promote(struct mesh *m, uint32_t local_index);
 /* Any time. */
 int mesh_session_set_endpoint(struct mesh *m, uint32_t local_index,
                               const struct mesh_endpoint *endpoint);
+/* Any time: these lanes, a bit each, send by their own ports as long as the session's endpoint is
+ * that one.  -ESTALE: it is another. */
+int mesh_session_set_lanes(struct mesh *m, uint32_t local_index,
+                           const struct mesh_endpoint *endpoint, uint32_t lanes);
 int mesh_session_stats(const struct mesh *m, uint32_t local_index, struct session_stats *out);
 /* Any time: where the peer is while there is no session that knows better; via: as in
  * struct mesh_endpoint. */
@@ -174,3 +183,8 @@ int mesh_send_probe(struct mesh *m, uint32_t local_index, const struct mesh_endp
  * MESH_RELAY_HOPS); the answer is punted as PUNT_TRACE_REPLY.  -ENOENT: no such peer.  -ENOKEY: no
  * session with it, or with who is in between. */
 int mesh_send_trace(struct mesh *m, uint32_t peer, uint32_t hops_left, uint64_t id);
+/* Any time: a probe like that, by the own port of a lane, to an address; the answer, when it comes
+ * back to that port, is punted as PUNT_LANE_REPLY.  One to a session and lane at a time: the answer
+ * to an earlier one is dropped.  -EINVAL: also when the lane has no port of its own. */
+int mesh_send_lane_probe(struct mesh *m, uint32_t local_index, uint32_t lane,
+                         const struct mesh_endpoint *to, uint32_t id, uint32_t ip_bytes);

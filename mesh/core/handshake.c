@@ -135,7 +135,7 @@ static bool admit(struct lane *lane, const struct breath *b, const uint8_t *byte
             return false;
         *reason = DROP_COOKIE;
         cookie_reply(gate, bytes, from, b->now_ns, reply);
-        train_send_one(lane->trains.fd, lane->trains.v6, from, reply, sizeof(reply));
+        train_send_one(lane->trains.fds[0], lane->trains.v6, from, reply, sizeof(reply));
         return false;
     }
     return bucket_take(&gate->all, b->now_ns, HANDSHAKE_ALL_PER_S, HANDSHAKE_ALL_BURST);

@@ -3,52 +3,44 @@
  * Untrusted:  datagrams; lengths are the kernel's, contents are handed to handshake.c and open.c.
  * Threads:    new and free: the control thread.  The rest: the worker that polls the queue; lane_tx
  *             uses the calling worker's own lane, so it needs no lock.
- * Source:     udp(7), UDP_GRO.
  */
-#define _GNU_SOURCE
-#include <netinet/in.h>
-#include <netinet/udp.h>
-#include <sys/socket.h>
-
 #include "mesh/core/merge.h"
+#include "mesh/core/own_port.h"
 #include "mesh/core/relay.h"
 #include "mesh/core/seal.h"
-
-#ifndef UDP_GRO
-#define UDP_GRO 104 /* linux/udp.h, which libc's header may not repeat */
-#endif
 
 static uint32_t lane_burst(struct rxq *q, struct breath *b, struct packet **out, uint32_t max);
 static void lane_done(struct rxq *q, struct breath *b, uint32_t n);
 static bool lane_arm(struct rxq *q);
 static void lane_disarm(struct rxq *q);
 
-int lane_new(struct lane **out, struct mesh *m, uint32_t number, int fd)
+int lane_new(struct lane **out, struct mesh *m, uint32_t number, int fd, int own_fd)
 {
     struct lane *lane = aligned_alloc(CACHE_LINE, sizeof(*lane));
     int rc;
     if (!lane)
         return -ENOMEM;
     memset(lane, 0, sizeof(*lane));
-    lane->area = aligned_alloc(CACHE_LINE, LANE_SLOTS * LANE_SLOT_BYTES);
+    lane->mesh = m;
+    lane->number = number;
+    lane->area = aligned_alloc(CACHE_LINE, RECEIVE_SLOTS * LANE_SLOT_BYTES);
     lane->trains_area = aligned_alloc(CACHE_LINE, TRAIN_AREA_BYTES);
     rc = lane->area && lane->trains_area ? 0 : -ENOMEM;
     if (rc == 0)
-        rc = train_init(&lane->trains, fd, lane->trains_area);
+        rc = train_init(&lane->trains, number, fd, own_fd, lane->trains_area);
     if (rc == 0)
-        rc = train_init(&lane->relays, fd, lane->area);
+        rc = train_init(&lane->relays, number, fd, own_fd, lane->area);
     if (rc != 0) {
         lane_free(lane);
         return rc;
     }
-    lane->mesh = m;
-    lane->number = number;
     lane->rxq = (struct rxq){.burst = lane_burst,
                              .done = lane_done,
                              .arm = lane_arm,
                              .disarm = lane_disarm,
                              .port = &m->port,
                              .fd = fd};
+    own_port_init(lane, own_fd);
     *out = lane;
     return 0;
 }
@@ -76,65 +68,11 @@ uint32_t lane_tx(struct port *p, struct breath *b, struct packet *const *pkts, u
     return i;
 }
 
-static void read_source(const struct sockaddr_storage *name, struct mesh_endpoint *from)
-{
-    memset(from, 0, sizeof(*from));
-    if (name->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)name;
-        memcpy(from->address, &in6->sin6_addr, sizeof(from->address));
-        from->port = ntohs(in6->sin6_port);
-    } else {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)name;
-        from->address[10] = from->address[11] = 0xff;
-        memcpy(from->address + 12, &in->sin_addr, sizeof(in->sin_addr));
-        from->port = ntohs(in->sin_port);
-    }
-}
-
-/* Bytes of each datagram in the message: what UDP_GRO says, or all. */
-static uint32_t read_stride(struct msghdr *msg, uint32_t len_bytes)
-{
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-        if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
-            int stride;
-            memcpy(&stride, CMSG_DATA(c), sizeof(stride));
-            if (stride > 0 && (uint32_t)stride < len_bytes)
-                return (uint32_t)stride;
-        }
-    }
-    return len_bytes;
-}
-
 /* Fills the slots, which are used up, from the socket; false when there was nothing. */
 static bool refill(struct lane *lane)
 {
-    struct mmsghdr msgs[LANE_SLOTS];
-    struct iovec iovs[LANE_SLOTS];
-    struct sockaddr_storage names[LANE_SLOTS];
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } controls[LANE_SLOTS];
-    for (uint32_t i = 0; i < LANE_SLOTS; i++) {
-        iovs[i] = (struct iovec){lane->area + i * LANE_SLOT_BYTES, LANE_SLOT_BYTES};
-        msgs[i].msg_hdr = (struct msghdr){.msg_name = &names[i],
-                                          .msg_namelen = sizeof(names[i]),
-                                          .msg_iov = &iovs[i],
-                                          .msg_iovlen = 1,
-                                          .msg_control = &controls[i],
-                                          .msg_controllen = sizeof(controls[i])};
-    }
-    /* An error that an earlier datagram met (ICMP) is reported instead of data, once; the next
-     * breath reads on. */
-    int got = recvmmsg(lane->rxq.fd, msgs, LANE_SLOTS, MSG_DONTWAIT, NULL);
     lane->slot = lane->slot_offset = 0;
-    lane->slot_count = got > 0 ? (uint32_t)got : 0;
-    for (uint32_t i = 0; i < lane->slot_count; i++) {
-        struct lane_slot *slot = &lane->slots[i];
-        slot->len_bytes = msgs[i].msg_len;
-        slot->stride_bytes = read_stride(&msgs[i].msg_hdr, msgs[i].msg_len);
-        read_source(&names[i], &slot->from);
-    }
+    lane->slot_count = receive_slots(lane->rxq.fd, lane->area, LANE_SLOT_BYTES, lane->slots);
     return lane->slot_count != 0;
 }
 
@@ -163,7 +101,7 @@ static void open_slots(struct lane *lane, struct breath *b)
 {
     uint32_t bytes = 0;
     while (lane->slot < lane->slot_count && lane->count < BURST && bytes < RX_BURST_BYTES) {
-        const struct lane_slot *slot = &lane->slots[lane->slot];
+        const struct receive_slot *slot = &lane->slots[lane->slot];
         uint32_t len = min_u32(slot->stride_bytes, slot->len_bytes - lane->slot_offset);
         uint8_t *datagram = lane->area + lane->slot * LANE_SLOT_BYTES + lane->slot_offset;
         receive_datagram(lane, b, datagram, len, &slot->from);

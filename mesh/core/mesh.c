@@ -86,13 +86,13 @@ int mesh_set_lanes(struct mesh *m, uint32_t lanes)
     return 0;
 }
 
-int mesh_lane_add(struct mesh *m, uint32_t worker, int fd)
+int mesh_lane_add(struct mesh *m, uint32_t worker, int fd, int own_fd)
 {
     if (worker >= m->lanes_count)
         return -EINVAL;
     if (m->lanes[worker])
         return -EEXIST;
-    return lane_new(&m->lanes[worker], m, worker, fd);
+    return lane_new(&m->lanes[worker], m, worker, fd, own_fd);
 }
 
 void mesh_lane_remove(struct mesh *m, uint32_t worker)
@@ -106,6 +106,12 @@ void mesh_lane_remove(struct mesh *m, uint32_t worker)
 struct rxq *mesh_lane_rxq(struct mesh *m, uint32_t worker)
 {
     return worker < MAX_WORKERS && m->lanes[worker] ? &m->lanes[worker]->rxq : NULL;
+}
+
+struct rxq *mesh_own_rxq(struct mesh *m, uint32_t worker)
+{
+    struct lane *lane = worker < MAX_WORKERS ? m->lanes[worker] : NULL;
+    return lane && lane->own_rxq.fd >= 0 ? &lane->own_rxq : NULL;
 }
 
 int mesh_steer(int fd, uint32_t lanes)
@@ -242,6 +248,16 @@ int mesh_session_set_endpoint(struct mesh *m, uint32_t local_index,
     while (!session_set_endpoint(s, endpoint)) /* a worker holds the lock for a few stores */
         cpu_relax();
     return 0;
+}
+
+int mesh_session_set_lanes(struct mesh *m, uint32_t local_index,
+                           const struct mesh_endpoint *endpoint, uint32_t lanes)
+{
+    struct session *s = mesh_find_session(m, local_index);
+    if (!s)
+        return -ENOENT;
+    /* The control lane has no port of its own. */
+    return lanes >> MESH_CONTROL_LANE ? -EINVAL : session_set_lanes(s, endpoint, lanes);
 }
 
 int mesh_session_stats(const struct mesh *m, uint32_t local_index, struct session_stats *out)

@@ -9,17 +9,11 @@
 #define MESH_MESH_H
 
 #include "mesh/core/handshake.h"
+#include "mesh/core/receive.h"
 #include "mesh/core/session.h"
 #include "mesh/core/train.h"
 
-enum { LANE_SLOTS = 8, LANE_SLOT_BYTES = 64 * 1024, MESH_NODE_BUCKETS = 8192 };
-
-/* One received message: datagrams of stride bytes, the last may be shorter (UDP_GRO). */
-struct lane_slot {
-    uint32_t len_bytes;
-    uint32_t stride_bytes;
-    struct mesh_endpoint from;
-};
+enum { LANE_SLOT_BYTES = 64 * 1024, MESH_NODE_BUCKETS = 8192 };
 
 /* Records of one large frame that is being put together again. */
 struct merge_run {
@@ -39,6 +33,7 @@ struct merge_run {
 
 struct lane {
     struct rxq rxq;
+    struct rxq own_rxq;           /* of its own port: see own_port.h; fd -1: none */
     struct mesh *mesh;
     uint32_t number;
     uint16_t next_run;            /* id of the last run that was sent */
@@ -48,7 +43,7 @@ struct lane {
      * and point into slots, which are filled again only when both are used up. */
     uint32_t slot, slot_count, slot_offset;
     uint32_t first, count;
-    struct lane_slot slots[LANE_SLOTS];
+    struct receive_slot slots[RECEIVE_SLOTS];
     uint8_t *area;
     uint8_t *trains_area;
     struct merge_run run;
@@ -105,9 +100,8 @@ static inline bool lane_is_ours(const struct lane *lane, uint32_t number)
 
 /* ---- lane.c */
 
-int lane_new(struct lane **out, struct mesh *m, uint32_t number, int fd);
+int lane_new(struct lane **out, struct mesh *m, uint32_t number, int fd, int own_fd);
 void lane_free(struct lane *lane);
 uint32_t lane_tx(struct port *p, struct breath *b, struct packet *const *pkts, uint32_t n,
                  uint32_t flags);
-
 #endif

@@ -10,10 +10,20 @@ static bool refuse(const struct lane *lane, const struct breath *b, enum drop re
     return false;
 }
 
-static bool header_ok(const struct lane *lane, const struct record_header *header)
+static bool is_for_us(const struct mesh *m, const struct record_header *header)
 {
-    return lane_is_ours(lane, header->lane) &&
-           memcmp(header->node, lane->mesh->node_id, sizeof(header->node)) == 0;
+    return memcmp(header->node, m->node_id, sizeof(header->node)) == 0;
+}
+
+static void describe(struct session *s, uint8_t *record, uint32_t len_bytes,
+                     const struct mesh_endpoint *from, uint32_t lane, struct opened *out)
+{
+    out->session = s;
+    out->lane = (uint16_t)lane;
+    out->from = from;
+    memcpy(&out->prefix, record + RECORD_HEADER_BYTES, sizeof(out->prefix));
+    out->ip = record + RECORD_PACKET_AT;
+    out->ip_bytes = len_bytes - RECORD_EMPTY_BYTES;
 }
 
 static bool unseal(const struct mesh *m, const struct session *s,
@@ -77,42 +87,64 @@ void open_note(struct session *s, struct session_rx *rx, struct breath *b, bool 
         roam(s, rx, b, from);
 }
 
-bool open_record(struct lane *lane, struct breath *b, uint8_t *record, uint32_t len_bytes,
-                 const struct mesh_endpoint *from, struct opened *out)
+/* Checks the tag of a record whose lane counts failures in rx. */
+static bool unseal_counted(const struct lane *lane, const struct breath *b, const struct session *s,
+                           struct session_rx *rx, const struct record_header *header,
+                           uint8_t *record, uint32_t len_bytes)
 {
-    const struct mesh *m = lane->mesh;
-    struct record_header header;
-    if (unlikely(len_bytes < RECORD_EMPTY_BYTES))
-        return refuse(lane, b, DROP_BAD_RECORD);
-    memcpy(&header, record, sizeof(header));
-    if (unlikely(!header_ok(lane, &header)))
-        return refuse(lane, b, DROP_BAD_RECORD);
-    struct session *s = mesh_find_session(m, header.index);
-    if (unlikely(!s))
-        return refuse(lane, b, DROP_UNKNOWN_INDEX);
-    struct session_rx *rx = &s->rx[header.lane];
-    if (unlikely(!session_replay_ok(&rx->window, header.counter)))
-        return refuse(lane, b, DROP_REPLAY);
     /* Each lane has its share of the limit, so that no lane need ask the others. */
     if (unlikely(load_relaxed(&rx->failed) >= SESSION_LIMIT_FAILED / MESH_LANES))
         return refuse(lane, b, DROP_AUTH);
     uint32_t text_bytes = len_bytes - RECORD_HEADER_BYTES - RECORD_TAG_BYTES;
-    if (unlikely(!unseal(m, s, &header, record, text_bytes))) {
+    if (unlikely(!unseal(lane->mesh, s, header, record, text_bytes))) {
         counter_add(&rx->failed, 1);
         return refuse(lane, b, DROP_AUTH);
     }
+    return true;
+}
+
+bool open_record(struct lane *lane, struct breath *b, uint8_t *record, uint32_t len_bytes,
+                 const struct mesh_endpoint *from, struct opened *out)
+{
+    struct record_header header;
+    if (unlikely(len_bytes < RECORD_EMPTY_BYTES))
+        return refuse(lane, b, DROP_BAD_RECORD);
+    memcpy(&header, record, sizeof(header));
+    uint32_t number = header.lane & RECORD_LANE_BITS;
+    if (unlikely(!lane_is_ours(lane, number) || !is_for_us(lane->mesh, &header)))
+        return refuse(lane, b, DROP_BAD_RECORD);
+    struct session *s = mesh_find_session(lane->mesh, header.index);
+    if (unlikely(!s))
+        return refuse(lane, b, DROP_UNKNOWN_INDEX);
+    struct session_rx *rx = &s->rx[number];
+    if (unlikely(!session_replay_ok(&rx->window, header.counter)))
+        return refuse(lane, b, DROP_REPLAY);
+    if (unlikely(!unseal_counted(lane, b, s, rx, &header, record, len_bytes)))
+        return false;
     counter_add(&rx->records, 1);
     counter_add(&rx->bytes, len_bytes);
     bool control = prefix_is_control(record[RECORD_HEADER_BYTES]);
     if ((len_bytes > RECORD_EMPTY_BYTES) & !control)
         store_relaxed(&rx->last_packet_ns, b->now_ns);
     bool newest = session_replay_commit(&rx->window, header.counter);
-    open_note(s, rx, b, newest & !control, from);
-    out->session = s;
-    out->lane = header.lane;
-    out->from = from;
-    memcpy(&out->prefix, record + RECORD_HEADER_BYTES, sizeof(out->prefix));
-    out->ip = record + RECORD_PACKET_AT;
-    out->ip_bytes = text_bytes - RECORD_PREFIX_BYTES;
+    open_note(s, rx, b, newest & !control & !record_by_own_port(header.lane), from);
+    describe(s, record, len_bytes, from, number, out);
+    return true;
+}
+
+bool open_unordered(struct lane *lane, struct breath *b, uint8_t *record, uint32_t len_bytes,
+                    const struct mesh_endpoint *from, struct opened *out)
+{
+    struct record_header header;
+    ASSERT(len_bytes >= RECORD_EMPTY_BYTES);
+    memcpy(&header, record, sizeof(header));
+    if (header.type != RECORD_DATA || !is_for_us(lane->mesh, &header))
+        return refuse(lane, b, DROP_BAD_RECORD);
+    struct session *s = mesh_find_session(lane->mesh, header.index);
+    if (!s)
+        return refuse(lane, b, DROP_UNKNOWN_INDEX);
+    if (!unseal_counted(lane, b, s, &s->rx[lane->number], &header, record, len_bytes))
+        return false;
+    describe(s, record, len_bytes, from, lane->number, out);
     return true;
 }

@@ -15,7 +15,8 @@
  *
  * Untrusted:  an authentic peer's text: length and kind are checked, id and size only handed up, at
  *             most PROBE_PUNTS_PER_S of a session.
- * Threads:    probe_receive: the worker that owns the lane.  probe_send: any, for its own lane.
+ * Threads:    probe_receive, probe_lane_answer: the worker that owns the lane.  probe_send: any,
+ *             for a lane of its own.
  * Source:     probing instead of ICMP: RFC 8899.
  */
 #ifndef MESH_PROBE_H
@@ -42,9 +43,11 @@ _Static_assert(sizeof(struct probe) == 16, "it is copied as it is");
 
 /* An opened control record. */
 void probe_receive(struct lane *lane, struct breath *b, const struct opened *record);
-/* Seals a probe, padded to ip_bytes, and sends it; 0 or -errno, see mesh_send_probe.  lane: the
- * caller's own; q: whose socket. */
-int probe_send(struct mesh *m, struct session *s, uint32_t lane, const struct train_queue *q,
+/* A record that came to the lane's own port. */
+void probe_lane_answer(struct lane *lane, struct breath *b, const struct opened *record);
+/* Seals a probe, padded to ip_bytes, and sends it; 0 or -errno, see mesh_send_probe.  field: the
+ * header's, of the caller's own lane; q: whose sockets. */
+int probe_send(struct mesh *m, struct session *s, uint16_t field, const struct train_queue *q,
                const struct mesh_endpoint *to, const struct probe *probe, uint32_t ip_bytes);
 
 #endif

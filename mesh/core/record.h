@@ -2,15 +2,15 @@
  *
  *    0  u8   type              4
  *    1  u8   hops left         not authenticated
- *    2  u16  lane              the sender's
+ *    2  u16  lane              the sender's; bit 15: sent by that lane's own UDP port
  *    4  u32  receiver index
  *    8  u64  counter
  *   16  u8*8 destination node
  *   24  sealed: prefix (8 bytes), one IP packet or nothing (a keepalive)
  *    .  u8*16 tag
  *
- * Additional data: bytes 0 and 2 to 23.  Nonce: u32 lane, u64 counter.  Integers are little endian;
- * x86-64 is the only CPU there is (base.h), so memcpy is the conversion.
+ * Additional data: bytes 0 and 2 to 23.  Nonce: u32 lane (bit 15 with it), u64 counter.  Integers
+ * are little endian; x86-64 is the only CPU there is (base.h), so memcpy is the conversion.
  *
  * Prefix:  u8 flags (bit 0 NEEDS_CSUM, 1 CSUM_VALID, 2 ECN, 3 last of run, 4-6 GSO type), u8 csum
  * start from the IP header, u8 csum offset, u8 position in run, u16 run id, u16 gso size.
@@ -34,6 +34,8 @@ enum {
 
 enum {
     RECORD_LANE_AT = 2,
+    RECORD_LANE_BITS = 0x7fff,
+    RECORD_LANE_OWN_SHIFT = 15,
     RECORD_INDEX_AT = 4,
     RECORD_COUNTER_AT = 8,
     RECORD_NODE_AT = 16,
@@ -78,6 +80,13 @@ struct record_header {
 };
 
 _Static_assert(sizeof(struct record_header) == RECORD_HEADER_BYTES, "it is copied as it is");
+
+/* The lane field says: by a port of the lane's own.  Where that is says nothing about the sender's
+ * endpoint. */
+static inline bool record_by_own_port(uint16_t lane)
+{
+    return lane >> RECORD_LANE_OWN_SHIFT;
+}
 
 static inline bool prefix_is_control(uint8_t flags)
 {

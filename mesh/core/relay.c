@@ -79,24 +79,27 @@ struct relay_hop relay_find(const struct mesh *m, struct mesh_peer *peer, uint32
     return hop;
 }
 
-static void write_header(struct session *hop, struct relay_header *header, uint8_t *bytes,
-                         uint32_t len_bytes)
+/* by_own: see endpoint_by_own(); the lane stays, but each node sends by ports of its own. */
+static void write_header(struct session *hop, uint32_t by_own, struct relay_header *header,
+                         uint8_t *bytes, uint32_t len_bytes)
 {
+    uint32_t lane = header->lane & RECORD_LANE_BITS;
+    header->lane = (uint16_t)(lane | by_own << RECORD_LANE_OWN_SHIFT);
     header->index = hop->remote_index;
-    header->counter = add_relaxed(&hop->relay_sent[header->lane], 1);
+    header->counter = add_relaxed(&hop->relay_tx[lane].next, 1);
     memcpy(bytes, header, RELAY_TAG_AT);
     relay_tag(hop->keys->relay_send, bytes, len_bytes, bytes + RELAY_TAG_AT);
 }
 
-void relay_seal(struct session *hop, uint8_t hops_left, const uint8_t *node, uint8_t *bytes,
-                uint32_t len_bytes)
+void relay_seal(struct session *hop, uint32_t by_own, uint8_t hops_left, const uint8_t *node,
+                uint8_t *bytes, uint32_t len_bytes)
 {
     struct relay_header header = {.type = RECORD_RELAY, .hops_left = hops_left};
     uint8_t *message = bytes;
     if (message[0] == RECORD_DATA)
         memcpy(&header.lane, message + RECORD_LANE_AT, sizeof(header.lane));
     memcpy(header.node, node, sizeof(header.node));
-    write_header(hop, &header, bytes - MESH_RELAY_BYTES, len_bytes + MESH_RELAY_BYTES);
+    write_header(hop, by_own, &header, bytes - MESH_RELAY_BYTES, len_bytes + MESH_RELAY_BYTES);
 }
 
 static bool refuse(const struct lane *lane, const struct breath *b, enum drop reason)
@@ -109,7 +112,8 @@ static bool refuse(const struct lane *lane, const struct breath *b, enum drop re
 static void send_on(struct lane *lane, struct breath *b, const struct relay_hop *hop,
                     struct relay_header *header, uint8_t *bytes, uint32_t len_bytes)
 {
-    write_header(hop->session, header, bytes, len_bytes);
+    uint32_t by_own = endpoint_by_own(hop->to, lane->number);
+    write_header(hop->session, by_own, header, bytes, len_bytes);
     if (!train_pass_on(&lane->relays, &lane->mesh->port, b, hop->session, hop->to,
                        (uint32_t)(bytes - lane->area), len_bytes)) {
         refuse(lane, b, DROP_SEND);
@@ -179,18 +183,21 @@ bool relay_receive(struct lane *lane, struct breath *b, uint8_t *bytes, uint32_t
                  !message_ok(bytes + MESH_RELAY_BYTES, len_bytes - MESH_RELAY_BYTES)))
         return refuse(lane, b, DROP_BAD_RECORD);
     memcpy(&header, bytes, sizeof(header));
+    bool by_own = record_by_own_port(header.lane);
+    header.lane &= RECORD_LANE_BITS;
     if (unlikely(!lane_is_ours(lane, header.lane)))
         return refuse(lane, b, DROP_BAD_RECORD);
     struct session *s = mesh_find_session(m, header.index);
     if (unlikely(!s))
         return refuse(lane, b, DROP_UNKNOWN_INDEX);
-    struct session_window *seen = &s->relay_seen[header.lane];
+    struct session_window *seen = &s->relay_rx[header.lane].window;
     if (unlikely(!session_replay_ok(seen, header.counter)))
         return refuse(lane, b, DROP_REPLAY);
     relay_tag(s->keys->relay_receive, bytes, len_bytes, tag);
     if (unlikely(sodium_memcmp(tag, header.tag, sizeof(tag)) != 0))
         return refuse(lane, b, DROP_AUTH);
-    open_note(s, &s->rx[header.lane], b, session_replay_commit(seen, header.counter), from);
+    bool newest = session_replay_commit(seen, header.counter);
+    open_note(s, &s->rx[header.lane], b, newest & !by_own, from);
     store_relaxed(&s->rx[header.lane].last_packet_ns, b->now_ns);
     if (memcmp(header.node, m->node_id, sizeof(header.node)) != 0) {
         pass_on(lane, b, s, &header, bytes, len_bytes);

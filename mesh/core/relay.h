@@ -4,7 +4,8 @@
  *
  *    0  u8   type              5
  *    1  u8   hops left
- *    2  u16  lane              the record's behind it; 0 of a handshake message
+ *    2  u16  lane              the record's behind it; 0 of a handshake message; bit 15: this
+ *                             message was sent by a port of a lane's own
  *    4  u32  receiver index    of the session with the neighbour, who gets this
  *    8  u64  counter           of that session and lane, apart from the records'
  *   16  u8*8 destination node  of the message
@@ -42,9 +43,10 @@ struct relay_hop {
 
 /* Who is next on the way to the peer, which may be itself.  lane: the caller's own. */
 struct relay_hop relay_find(const struct mesh *m, struct mesh_peer *peer, uint32_t lane);
-/* Writes the header in front of a message of len_bytes; bytes has MESH_RELAY_BYTES before it. */
-void relay_seal(struct session *hop, uint8_t hops_left, const uint8_t *node, uint8_t *bytes,
-                uint32_t len_bytes);
+/* Writes the header in front of a message of len_bytes; bytes has MESH_RELAY_BYTES before it.
+ * by_own: 1: it will be sent by a port of the lane's own. */
+void relay_seal(struct session *hop, uint32_t by_own, uint8_t hops_left, const uint8_t *node,
+                uint8_t *bytes, uint32_t len_bytes);
 /* A message behind a header that came under session s, inside the lane's area: back to that
  * neighbour, for node. */
 void relay_return(struct lane *lane, struct breath *b, const struct session *s,

@@ -19,6 +19,7 @@ enum {
 struct way {
     const struct mesh_endpoint *to;
     struct session *hop;
+    uint16_t field;              /* what the record says of its lane */
 };
 
 static bool seal_direct(struct mesh *m, struct lane *lane, struct breath *b, struct session *s,
@@ -87,12 +88,13 @@ static ALWAYS_INLINE bool add_record(struct mesh *m, struct lane *lane, struct b
         prefix->csum_start = (uint8_t)(p->csum_start - p->l3_offset);
         prefix->csum_offset = (uint8_t)p->csum_offset;
     }
-    seal_record(m, s, lane->number, counter, prefix, p, ip_bytes, out);
+    seal_record(m, s, way->field, counter, prefix, p, ip_bytes, out);
     counter_add(&tx->records, 1);
     counter_add(&tx->bytes, len);
     store_relaxed(&tx->last_ns, b->now_ns);
     if (way->hop)
-        relay_seal(way->hop, MESH_RELAY_HOPS, s->node, out, len);
+        relay_seal(way->hop, endpoint_by_own(way->to, lane->number), MESH_RELAY_HOPS, s->node, out,
+                   len);
     return true;
 }
 
@@ -186,7 +188,7 @@ static ALWAYS_INLINE bool seal_frame(struct mesh *m, struct lane *lane, struct b
 static bool seal_direct(struct mesh *m, struct lane *lane, struct breath *b, struct session *s,
                         const struct packet *p, uint32_t flags, const struct mesh_endpoint *to)
 {
-    const struct way way = {to, NULL};
+    const struct way way = {to, NULL, endpoint_lane_field(to, lane->number)};
     if (p->gso_type != GSO_NONE)
         return seal_frame(m, lane, b, s, p, flags, &way);
     return seal_single(m, lane, b, s, p, flags, &way);
@@ -204,18 +206,18 @@ static bool seal_relayed(struct mesh *m, struct lane *lane, struct breath *b, st
         return true;
     }
     store_relaxed(&hop.session->tx[lane->number].last_ns, b->now_ns);
-    const struct way way = {hop.to, hop.session};
+    const struct way way = {hop.to, hop.session, (uint16_t)lane->number};
     if (p->gso_type != GSO_NONE)
         return seal_frame(m, lane, b, s, p, flags, &way);
     return seal_single(m, lane, b, s, p, flags, &way);
 }
 
-void seal_record(const struct mesh *m, const struct session *s, uint32_t lane, uint64_t counter,
+void seal_record(const struct mesh *m, const struct session *s, uint16_t field, uint64_t counter,
                  const struct record_prefix *prefix, const struct packet *p, uint32_t ip_bytes,
                  uint8_t *out)
 {
     struct record_header header = {.type = RECORD_DATA,
-                                   .lane = (uint16_t)lane,
+                                   .lane = field,
                                    .index = s->remote_index,
                                    .counter = counter};
     uint8_t nonce[RECORD_NONCE_BYTES], aad[RECORD_AAD_BYTES];
@@ -227,7 +229,7 @@ void seal_record(const struct mesh *m, const struct session *s, uint32_t lane, u
     memcpy(header.node, s->node, sizeof(header.node));
     memcpy(out, &header, sizeof(header));
     record_aad(out, aad);
-    record_nonce(lane, counter, nonce);
+    record_nonce(field, counter, nonce);
     memcpy(text, prefix, sizeof(*prefix));
     if (p)
         pkt_cursor_init(&cursor, p, p->l3_offset);

@@ -18,8 +18,9 @@ bool seal_packet(struct mesh *m, struct lane *lane, struct breath *b, const stru
 void seal_ask_for_session(const struct mesh *m, struct breath *b, struct mesh_peer *peer);
 
 /* Seals prefix and the frame's bytes from offset on, ip_bytes of them, to out, which has room for
- * ip_bytes + MESH_OVERHEAD_BYTES.  p may be NULL: an empty record. */
-void seal_record(const struct mesh *m, const struct session *s, uint32_t lane, uint64_t counter,
+ * ip_bytes + MESH_OVERHEAD_BYTES.  p may be NULL: an empty record.  field: what the header says of
+ * the lane. */
+void seal_record(const struct mesh *m, const struct session *s, uint16_t field, uint64_t counter,
                  const struct record_prefix *prefix, const struct packet *p, uint32_t ip_bytes,
                  uint8_t *out);
 

@@ -2,7 +2,8 @@
  * messages that go by way of another node.
  *
  * Untrusted:  nothing; see mesh.c.
- * Threads:    the control thread, by a lane of its own and lane 0's socket.
+ * Threads:    the control thread, by a lane of its own and lane 0's socket, or for a probe of a
+ *             lane's own port by that.
  */
 #include "mesh/core/probe.h"
 #include "mesh/core/relay.h"
@@ -13,10 +14,10 @@
 static int send_message(struct mesh *m, const struct relay_hop *hop, uint8_t hops_left,
                         const uint8_t *node, uint8_t *message, uint32_t len_bytes)
 {
-    const struct train_queue *q = &m->lanes[0]->trains; /* its socket; fd and v6 never change */
-    relay_seal(hop->session, hops_left, node, message, len_bytes);
+    const struct train_queue *q = &m->lanes[0]->trains; /* its sockets, which never change */
+    relay_seal(hop->session, 0, hops_left, node, message, len_bytes);
     store_relaxed(&hop->session->tx[MESH_CONTROL_LANE].last_ns, clock_now_ns());
-    return train_send_one(q->fd, q->v6, hop->to, message - MESH_RELAY_BYTES,
+    return train_send_one(q->fds[0], q->v6, hop->to, message - MESH_RELAY_BYTES,
                           len_bytes + MESH_RELAY_BYTES);
 }
 
@@ -44,7 +45,7 @@ int mesh_send_keepalive(struct mesh *m, uint32_t peer)
     store_relaxed(&tx->last_keepalive_ns, clock_now_ns());
     if (session_endpoint(s, MESH_CONTROL_LANE)->via != 0)
         return send_message(m, &hop, MESH_RELAY_HOPS, p->node, record, RECORD_EMPTY_BYTES);
-    return train_send_one(q->fd, q->v6, hop.to, record, RECORD_EMPTY_BYTES);
+    return train_send_one(q->fds[0], q->v6, hop.to, record, RECORD_EMPTY_BYTES);
 }
 
 int mesh_send_through(struct mesh *m, uint32_t peer, const uint8_t *node_id, const uint8_t *bytes,
@@ -63,17 +64,35 @@ int mesh_send_through(struct mesh *m, uint32_t peer, const uint8_t *node_id, con
     return send_message(m, &hop, MESH_RELAY_HOPS, node_id, copy + MESH_RELAY_BYTES, len_bytes);
 }
 
-int mesh_send_probe(struct mesh *m, uint32_t local_index, const struct mesh_endpoint *to,
-                    uint32_t id, uint32_t ip_bytes)
+static int send_probe(struct mesh *m, uint32_t local_index, const struct lane *lane,
+                      uint16_t lane_field, const struct mesh_endpoint *to, uint32_t id,
+                      uint32_t ip_bytes)
 {
     struct session *s = mesh_find_session(m, local_index);
     const struct probe probe = {.kind = PROBE_ASK, .id = id};
-    if (!s || !m->lanes[0])
+    if (!s || !lane)
         return -ENOENT;
     if (ip_bytes < sizeof(probe) || ip_bytes > MESH_MTU_MAX_BYTES)
         return -EINVAL;
-    const struct train_queue *q = &m->lanes[0]->trains;
-    return probe_send(m, s, MESH_CONTROL_LANE, q, to, &probe, ip_bytes);
+    if (record_by_own_port(lane_field))
+        /* pairs with probe_lane_answer */
+        store_release(&s->own_asked[lane->number], own_asked(id));
+    return probe_send(m, s, lane_field, &lane->trains, to, &probe, ip_bytes);
+}
+
+int mesh_send_probe(struct mesh *m, uint32_t local_index, const struct mesh_endpoint *to,
+                    uint32_t id, uint32_t ip_bytes)
+{
+    return send_probe(m, local_index, m->lanes[0], MESH_CONTROL_LANE, to, id, ip_bytes);
+}
+
+int mesh_send_lane_probe(struct mesh *m, uint32_t local_index, uint32_t lane,
+                         const struct mesh_endpoint *to, uint32_t id, uint32_t ip_bytes)
+{
+    const uint16_t field = MESH_CONTROL_LANE | 1u << RECORD_LANE_OWN_SHIFT;
+    if (!mesh_own_rxq(m, lane) || to->via != 0)
+        return -EINVAL;
+    return send_probe(m, local_index, m->lanes[lane], field, to, id, ip_bytes);
 }
 
 int mesh_send_trace(struct mesh *m, uint32_t peer, uint32_t hops_left, uint64_t id)

@@ -118,20 +118,40 @@ bool session_replay_commit(struct session_window *w, uint64_t counter)
     return newest;
 }
 
-bool session_set_endpoint(struct session *s, const struct mesh_endpoint *to)
+/* Under the lock. */
+static void write_endpoint(struct session *s, const struct mesh_endpoint *to)
 {
     uint64_t words[ARRAY_LEN(s->endpoint)] = {0};
     memcpy(words, to, sizeof(*to));
-    if (!trylock_take(&s->endpoint_lock))
-        return false;
     uint32_t version = load_relaxed(&s->endpoint_version);
     store_relaxed(&s->endpoint_version, version + 1);
     fence_full(); /* a reader that sees a new word also sees the odd version */
     for (size_t i = 0; i < ARRAY_LEN(words); i++)
         store_relaxed(&s->endpoint[i], words[i]);
     store_release(&s->endpoint_version, version + 2); /* pairs with session_endpoint */
+}
+
+bool session_set_endpoint(struct session *s, const struct mesh_endpoint *to)
+{
+    if (!trylock_take(&s->endpoint_lock))
+        return false;
+    write_endpoint(s, to);
     trylock_give(&s->endpoint_lock);
     return true;
+}
+
+int session_set_lanes(struct session *s, const struct mesh_endpoint *at, uint32_t lanes)
+{
+    struct mesh_endpoint known;
+    while (!trylock_take(&s->endpoint_lock)) /* a worker holds it for a few stores */
+        cpu_relax();
+    bool there = read_endpoint(s, load_relaxed(&s->endpoint_version), &known) &&
+                 endpoint_equal(&known, at);
+    known.own_lanes = lanes;
+    if (there)
+        write_endpoint(s, &known);
+    trylock_give(&s->endpoint_lock);
+    return there ? 0 : -ESTALE;
 }
 
 /* The endpoint of that version; false when it is being changed. */
@@ -163,6 +183,7 @@ static void later(uint64_t *time_ns, const uint64_t *other_ns)
 
 void session_read_stats(const struct session *s, struct session_stats *out)
 {
+    uint64_t now_ns = clock_now_ns();
     memset(out, 0, sizeof(*out));
     for (int lane = 0; lane < MESH_LANES; lane++) {
         const struct session_tx *tx = &s->tx[lane];
@@ -175,6 +196,8 @@ void session_read_stats(const struct session *s, struct session_stats *out)
         out->relayed_records += load_relaxed(&tx->relayed_records);
         out->relayed_bytes += load_relaxed(&tx->relayed_bytes);
         later(&out->last_tx_ns, &tx->last_ns);
+        if (load_relaxed(&tx->last_ns) + SESSION_BUSY_NS > now_ns)
+            out->busy_lanes |= 1u << lane;
         later(&out->last_keepalive_ns, &tx->last_keepalive_ns);
         later(&out->last_rx_ns, &rx->last_ns);
         later(&out->last_rx_packet_ns, &rx->last_packet_ns);

@@ -24,6 +24,7 @@ enum {
     SESSION_GRANT_RECORDS = 1 << 16, /* taken by a lane from the key's limit at once */
 };
 #define SESSION_LIMIT_RECORDS (1ull << 32) /* that a key may seal, over all lanes */
+#define SESSION_BUSY_NS (3 * NS_PER_S) /* a lane that sent in the last of them is busy */
 #define SESSION_LIMIT_FAILED (1ull << 36)  /* failed opens after which the key is dead */
 
 struct session_tx {
@@ -59,6 +60,15 @@ struct session_rx {
     struct session_window window;
 };
 
+/* Of relay headers, on cache lines that no other lane writes. */
+struct session_relay_tx {
+    CACHE_ALIGNED uint64_t next;
+};
+
+struct session_relay_rx {
+    CACHE_ALIGNED struct session_window window;
+};
+
 /* Both keys as the cipher wants them, and those of relay headers: in locked memory. */
 struct session_keys {
     union cipher_key send;
@@ -81,13 +91,16 @@ struct session {
     uint32_t told;                   /* that it is confirmed; any */
     struct trylock endpoint_lock;    /* taken by who changes the endpoint */
     uint32_t endpoint_version;       /* odd while it changes */
-    uint64_t endpoint[3];            /* struct mesh_endpoint */
+    uint64_t endpoint[4];            /* struct mesh_endpoint */
     struct session_tx tx[MESH_LANES];
     struct session_rx rx[MESH_LANES];
     /* Of relay headers, which have counters of their own.  A header keeps the lane of the record
      * behind it, so several of our lanes may count in one: any thread. */
-    uint64_t relay_sent[MESH_LANES];
-    struct session_window relay_seen[MESH_LANES]; /* as rx */
+    struct session_relay_tx relay_tx[MESH_LANES];
+    struct session_relay_rx relay_rx[MESH_LANES]; /* as rx */
+    /* By lane: the probe by its own port that has no answer yet, with bit 32 set; 0: none.  The
+     * control thread writes, the lane's worker takes. */
+    uint64_t own_asked[MESH_LANES];
 };
 
 struct mesh_peer {
@@ -137,7 +150,27 @@ static inline bool session_rate_ok(uint64_t *full_ns, uint64_t now_ns, uint32_t 
 /* False, both: another thread is changing it. */
 bool session_get_endpoint(const struct session *s, struct mesh_endpoint *out, uint32_t *version);
 bool session_set_endpoint(struct session *s, const struct mesh_endpoint *to);
+/* Waits for others.  -ESTALE: the endpoint is not at. */
+int session_set_lanes(struct session *s, const struct mesh_endpoint *at, uint32_t lanes);
 void session_read_stats(const struct session *s, struct session_stats *out);
+
+/* What own_asked holds while the answer to a probe is waited for. */
+static inline uint64_t own_asked(uint32_t id)
+{
+    return 1ull << 32 | id;
+}
+
+/* 1: by the lane's own port, 0: by the common one. */
+static inline uint32_t endpoint_by_own(const struct mesh_endpoint *to, uint32_t lane)
+{
+    return to->own_lanes >> lane & 1;
+}
+
+/* What the header of a message sent there says of its lane. */
+static inline uint16_t endpoint_lane_field(const struct mesh_endpoint *to, uint32_t lane)
+{
+    return (uint16_t)(lane | endpoint_by_own(to, lane) << RECORD_LANE_OWN_SHIFT);
+}
 
 static inline bool endpoint_equal(const struct mesh_endpoint *a, const struct mesh_endpoint *b)
 {

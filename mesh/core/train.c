@@ -19,7 +19,7 @@ static bool send_trains(struct train_queue *q, const struct port *port, struct b
 static void drop_all(struct train_queue *q, const struct port *port, const struct breath *b);
 static int send_train(struct train_queue *q, struct train *t, uint64_t now_ns);
 
-int train_init(struct train_queue *q, int fd, uint8_t *area)
+int train_init(struct train_queue *q, uint32_t lane, int fd, int own_fd, uint8_t *area)
 {
     struct sockaddr_storage own;
     socklen_t len = sizeof(own);
@@ -28,7 +28,9 @@ int train_init(struct train_queue *q, int fd, uint8_t *area)
         return -errno;
     if (own.ss_family != AF_INET && own.ss_family != AF_INET6)
         return -EAFNOSUPPORT;
-    q->fd = fd;
+    q->fds[0] = fd;
+    q->fds[1] = own_fd < 0 ? fd : own_fd;
+    q->lane = lane;
     q->v6 = own.ss_family == AF_INET6;
     q->area = area;
     return 0;
@@ -54,7 +56,7 @@ static bool joins(const struct train *t, const struct session *s, const struct m
 {
     return t && t->open && t->session == s && len_bytes <= t->record_bytes &&
            t->records < TRAIN_RECORDS && t->len_bytes + len_bytes <= TRAIN_BYTES &&
-           endpoint_equal(&t->to, to);
+           t->to.own_lanes == to->own_lanes && endpoint_equal(&t->to, to);
 }
 
 static struct train *last_train(struct train_queue *q)
@@ -229,10 +231,10 @@ int train_send_one(int fd, bool v6, const struct mesh_endpoint *to, const uint8_
  * A datagram that the kernel refuses is lost, the others go on; the last error is returned. */
 static int send_singly(struct train_queue *q, struct train *t)
 {
-    int result = 0;
+    int result = 0, fd = q->fds[endpoint_by_own(&t->to, q->lane)];
     while (t->records) {
         uint32_t len = min_u32(t->record_bytes, t->len_bytes);
-        int rc = send_bytes(q->fd, q->v6, &t->to, q->area + t->offset, len, 0);
+        int rc = send_bytes(fd, q->v6, &t->to, q->area + t->offset, len, 0);
         if (rc == -EAGAIN)
             return rc;
         if (rc != 0)
@@ -248,7 +250,8 @@ static int send_train(struct train_queue *q, struct train *t, uint64_t now_ns)
 {
     if (t->records == 1 || now_ns < q->no_gso_until_ns)
         return send_singly(q, t);
-    int rc = send_bytes(q->fd, q->v6, &t->to, q->area + t->offset, t->len_bytes, t->record_bytes);
+    int fd = q->fds[endpoint_by_own(&t->to, q->lane)];
+    int rc = send_bytes(fd, q->v6, &t->to, q->area + t->offset, t->len_bytes, t->record_bytes);
     /* EIO: the device has no checksum offload, so all trains by that route fail.  EINVAL: this
      * train's size does not fit the route (udp(7)). */
     if (rc == -EIO)

@@ -42,8 +42,9 @@ struct train {
 };
 
 struct train_queue {
-    int fd;
-    bool v6;                  /* the socket's family */
+    int fds[2];               /* by endpoint_by_own(): the common port's, the lane's own */
+    uint32_t lane;
+    bool v6;                  /* the sockets' family */
     bool stuck;               /* the kernel used up its wait and has taken nothing since */
     uint32_t first;
     uint32_t count;
@@ -56,8 +57,9 @@ struct train_queue {
 
 enum train_room { TRAIN_ROOM, TRAIN_WAIT, TRAIN_FULL };
 
-/* area: what trains are in, TRAIN_AREA_BYTES where train_record() is to be used. */
-int train_init(struct train_queue *q, int fd, uint8_t *area);
+/* own_fd: -1: none.  area: what trains are in, TRAIN_AREA_BYTES where train_record() is to be
+ * used. */
+int train_init(struct train_queue *q, uint32_t lane, int fd, int own_fd, uint8_t *area);
 
 /* Whether a frame of that many records and bytes can be sealed now; sends what is waiting first.
  * WAIT: only with TX_MAY_WAIT.  FULL: the caller drops its packet as DROP_SEND. */

@@ -113,7 +113,8 @@ static void test_bit_flips(void)
         flipped[at] ^= (uint8_t)(1 << bit % 8);
         if (at == 1 || (at == 0 && flipped[0] == RECORD_RELAY))
             continue; /* hops left may change on the way; relay headers: test_relay_headers */
-        bool lane = at == 2 && bit % 8 < 5; /* one that exists */
+        /* One that exists, or a port of its own. */
+        bool lane = (at == 2 && bit % 8 < 5) || bit == 3 * 8 + 7;
         enum drop reason = at < 4 || (at >= RECORD_NODE_AT && at < RECORD_HEADER_BYTES)
                                ? DROP_BAD_RECORD
                            : at < RECORD_COUNTER_AT ? DROP_UNKNOWN_INDEX
@@ -165,11 +166,11 @@ static void test_relay_headers(void)
     uint8_t bytes[MESH_RELAY_BYTES + LEN];
     begin();
     memcpy(bytes + MESH_RELAY_BYTES, sealed[1], LEN);
-    relay_seal(rig_session(&a), MESH_RELAY_HOPS, b.mesh->node_id, bytes + MESH_RELAY_BYTES, LEN);
+    relay_seal(rig_session(&a), 0, MESH_RELAY_HOPS, b.mesh->node_id, bytes + MESH_RELAY_BYTES, LEN);
     uint32_t covered = MESH_RELAY_BYTES + RECORD_HEADER_BYTES;
     for (uint32_t bit = 0; bit < covered * 8; bit++) {
         uint32_t at = bit / 8;
-        bool lane = at == 2 && bit % 8 < 5;
+        bool lane = (at == 2 && bit % 8 < 5) || bit == 3 * 8 + 7;
         bytes[at] ^= (uint8_t)(1 << bit % 8);
         enum drop reason = at == 0 || at == 2 || at == 3 ? DROP_BAD_RECORD
                            : at >= 4 && at < 8          ? DROP_UNKNOWN_INDEX

@@ -133,7 +133,7 @@ static void test_replays(void)
     CHECK(rig_drops(&t, DROP_REPLAY) == 3 && stats_of(&t, 2).relayed_records == relayed);
     rig_receive_none(&b);
     /* The record alone, in another header of a's own: t passes it on, b has seen it. */
-    relay_seal(mesh_find_session(a.mesh, 1), 1, b.mesh->node_id, wire_bytes + 32, len - 32);
+    relay_seal(mesh_find_session(a.mesh, 1), 0, 1, b.mesh->node_id, wire_bytes + 32, len - 32);
     rig_wire_put(wire, &t, wire_bytes, len);
     rig_receive_none(&t);
     rig_receive_none(&b);
@@ -148,18 +148,18 @@ static void test_no_way_on(void)
     begin();
     struct session *hop = mesh_find_session(a.mesh, 1);
     uint32_t len = capture(&a, 1);
-    relay_seal(hop, 0, b.mesh->node_id, wire_bytes + 32, len - 32);
+    relay_seal(hop, 0, 0, b.mesh->node_id, wire_bytes + 32, len - 32);
     expect_drop(&t, len, DROP_HOP_LIMIT);
-    relay_seal(hop, 8, nobody, wire_bytes + 32, len - 32);
+    relay_seal(hop, 0, 8, nobody, wire_bytes + 32, len - 32);
     expect_drop(&t, len, DROP_NO_ROUTE);
     CHECK(mesh_peer_add(t.mesh, STRANGER, nobody) == 0);
     while (rig_punt(&t, &punt))
         CHECK(punt.kind != PUNT_NEED_SESSION);
-    relay_seal(hop, 8, nobody, wire_bytes + 32, len - 32);
+    relay_seal(hop, 0, 8, nobody, wire_bytes + 32, len - 32);
     expect_drop(&t, len, DROP_NO_SESSION);
     CHECK(rig_punt(&t, &punt) && punt.kind == PUNT_NEED_SESSION && punt.id == STRANGER);
     CHECK(mesh_peer_set_via(t.mesh, STRANGER, STRANGER + 1) == 0); /* behind itself */
-    relay_seal(hop, 8, nobody, wire_bytes + 32, len - 32);
+    relay_seal(hop, 0, 8, nobody, wire_bytes + 32, len - 32);
     expect_drop(&t, len, DROP_NO_ROUTE);
     /* A relay header behind a relay header. */
     wire_bytes[32] = RECORD_RELAY;
@@ -188,7 +188,7 @@ static void test_loop(void)
     CHECK(mesh_session_set_endpoint(a.mesh, 1, &wire_at) == 0 && rig_send(&a, &frame) == 1);
     uint32_t len = rig_wire_take(wire, wire_bytes);
     CHECK(mesh_session_set_endpoint(a.mesh, 1, &t.at) == 0);
-    relay_seal(mesh_find_session(a.mesh, 1), 255, b.mesh->node_id, wire_bytes + 32, len - 32);
+    relay_seal(mesh_find_session(a.mesh, 1), 0, 255, b.mesh->node_id, wire_bytes + 32, len - 32);
     rig_wire_put(a.fd, &t, wire_bytes, len);
     for (uint32_t i = 0; i < 20; i++) {
         rig_receive_none(&t);

@@ -30,6 +30,7 @@ static struct worker_thread threads[NODES * LANES];
 static void node_new(uint32_t number)
 {
     struct rig_node *n = &nodes[number];
+    struct mesh_endpoint own;
     uint8_t node[8], mac1_key[32] = {0};
     memset(node, (int)number + 1, sizeof(node));
     CHECK(mesh_new(&n->mesh, (uint16_t)number, node, mac1_key, mac1_key, mac1_key, RIG_MTU) == 0);
@@ -39,7 +40,7 @@ static void node_new(uint32_t number)
         n->fd = rig_group_socket(&n->at, lane);
         if (lane == 0)
             CHECK(mesh_steer(n->fd, LANES) == 0);
-        CHECK(mesh_lane_add(n->mesh, lane, n->fd) == 0);
+        CHECK(mesh_lane_add(n->mesh, lane, n->fd, lane ? rig_socket(&own, false) : -1) == 0);
         t->mesh = n->mesh;
         t->rxq = mesh_lane_rxq(n->mesh, lane);
         t->breath = (struct breath){.worker = lane, .punts = punt_ring_new()};
@@ -128,6 +129,8 @@ static void change(uint32_t round)
         CHECK(mesh_send_keepalive(nodes[A].mesh, B) == 0);
         CHECK(mesh_send_keepalive(t, A) == 0 || i == 0);
         CHECK(mesh_send_trace(nodes[A].mesh, B, i % 2, i) == 0);
+        CHECK(mesh_session_set_lanes(t, index, &nodes[A].at, i % 2 * 2) == 0);
+        CHECK(mesh_session_set_lanes(nodes[A].mesh, index, &nodes[T].at, i % 2 * 2) == 0);
         for (uint32_t k = 0; k < NODES * LANES; k++)
             while (punt_next(threads[k].breath.punts, &punt)) {
                 CHECK(punt.kind != PUNT_HANDSHAKE);

@@ -101,7 +101,7 @@ static inline void rig_node_new(struct rig_node *n, uint8_t id)
     memset(mac1_key, id, sizeof(mac1_key));
     CHECK(mesh_new(&n->mesh, id, node, mac1_key, mac1_key, mac1_key, RIG_MTU) == 0);
     n->fd = rig_socket(&n->at, true);
-    CHECK(mesh_lane_add(n->mesh, 0, n->fd) == 0);
+    CHECK(mesh_lane_add(n->mesh, 0, n->fd, -1) == 0);
     n->rxq = mesh_lane_rxq(n->mesh, 0);
     n->breath = (struct breath){.now_ns = clock_now_ns(), .punts = punt_ring_new()};
 }

@@ -1,5 +1,6 @@
 /* mesh_threads.c - two lanes each way between four threads while a fifth changes keys and
- * addresses, for ThreadSanitizer.
+ * addresses, and lets lanes send by their own ports and again by the common one, for
+ * ThreadSanitizer.
  *
  * Checks: no data race; the grace period of mesh_session_unlink() and _detach(); every record
  * that arrives is opened (no wrong tag, no replay, no stray lane).
@@ -15,6 +16,7 @@ struct worker_thread {
     pthread_t thread;
     struct mesh *mesh;
     struct rxq *rxq;
+    struct rxq *own_rxq;         /* NULL: no port of its own */
     struct breath breath;
     struct rig_frame frame;
     bool sends;
@@ -25,10 +27,12 @@ struct worker_thread {
 
 static struct rig_node nodes[2];
 static struct worker_thread threads[2 * LANES];
+static uint32_t lane_replies;
 
 static void node_new(uint32_t number)
 {
     struct rig_node *n = &nodes[number];
+    struct mesh_endpoint own;
     uint8_t node[8], mac1_key[32] = {0};
     memset(node, (int)number + 1, sizeof(node));
     CHECK(mesh_new(&n->mesh, (uint16_t)number, node, mac1_key, mac1_key, mac1_key, RIG_MTU) == 0);
@@ -38,9 +42,10 @@ static void node_new(uint32_t number)
         n->fd = rig_group_socket(&n->at, lane);
         if (lane == 0)
             CHECK(mesh_steer(n->fd, LANES) == 0);
-        CHECK(mesh_lane_add(n->mesh, lane, n->fd) == 0);
+        CHECK(mesh_lane_add(n->mesh, lane, n->fd, lane ? rig_socket(&own, false) : -1) == 0);
         t->mesh = n->mesh;
         t->rxq = mesh_lane_rxq(n->mesh, lane);
+        t->own_rxq = mesh_own_rxq(n->mesh, lane);
         t->breath = (struct breath){.worker = lane, .punts = punt_ring_new()};
         t->sends = number == 0;
         rig_tcp(&t->frame, 4, SENT_BYTES, 1000, 16);
@@ -58,6 +63,8 @@ static void *run(void *arg)
         for (uint32_t i = 0; i < n; i++)
             CHECK(pkt_offload_ok(out[i]));
         t->rxq->done(t->rxq, &t->breath, n);
+        if (t->own_rxq)
+            t->own_rxq->burst(t->own_rxq, &t->breath, out, BURST);
         t->packets += n;
         if (t->sends || n > 0)
             port->tx(port, &t->breath, &own, 1, TX_MAY_WAIT);
@@ -81,8 +88,10 @@ static void drain_punts(void)
 {
     struct punt punt;
     for (uint32_t i = 0; i < 2 * LANES; i++)
-        while (punt_next(threads[i].breath.punts, &punt))
+        while (punt_next(threads[i].breath.punts, &punt)) {
             CHECK(punt.kind != PUNT_HANDSHAKE);
+            lane_replies += punt.kind == PUNT_LANE_REPLY;
+        }
 }
 
 static void forget(struct rig_node *n, uint32_t index)
@@ -104,7 +113,10 @@ static void rekey(uint32_t round)
     rig_install(a, b, (uint8_t)round, true, index, index);
     for (uint32_t i = 0; i < 8; i++) {
         CHECK(mesh_send_keepalive(a->mesh, RIG_PEER) == 0);
-        CHECK(mesh_session_set_endpoint(a->mesh, index, &b->at) == 0);
+        CHECK(mesh_send_lane_probe(a->mesh, index, 1, &b->at, i, 100) == 0);
+        CHECK(mesh_session_set_lanes(a->mesh, index, &b->at, 2) == 0);
+        sync_all();
+        CHECK(mesh_session_set_endpoint(a->mesh, index, &b->at) == 0); /* by the common port */
         CHECK(mesh_session_stats(b->mesh, index, &stats) == 0);
         drain_punts();
         sync_all();
@@ -138,6 +150,7 @@ int main(void)
         CHECK(rig_drops(&nodes[i], DROP_BAD_RECORD) == 0);
         mesh_free(nodes[i].mesh);
     }
+    CHECK(lane_replies > 0);
     printf("ok: %llu and %llu packets\n", (unsigned long long)packets[0],
            (unsigned long long)packets[1]);
     return 0;

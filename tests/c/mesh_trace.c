@@ -86,7 +86,7 @@ static void put_from(struct rig_node *from, uint64_t id, uint8_t hops, const uin
     trace_ask(a.mesh, id, message);
     message[END_AT] = end_;
     memcpy(message + ORIGIN_AT, origin, RECORD_NODE_BYTES);
-    relay_seal(mesh_find_session(from->mesh, 1), hops, node, message, TRACE_BYTES);
+    relay_seal(mesh_find_session(from->mesh, 1), 0, hops, node, message, TRACE_BYTES);
     rig_wire_put(from->fd, to, wire_bytes, LEN);
     rig_receive_none(to);
 }
@@ -152,7 +152,7 @@ static void test_every_byte(void)
     memset(message + ORIGIN_AT + RECORD_NODE_BYTES, 0xff, MESH_PUBLIC_KEY_BYTES);
     memcpy(expected + 8, message + 8, 8 + RECORD_NODE_BYTES);
     memcpy(expected + ORIGIN_AT + RECORD_NODE_BYTES, t.mesh->public_key, MESH_PUBLIC_KEY_BYTES);
-    relay_seal(mesh_find_session(a.mesh, 1), 0, t.mesh->node_id, message, TRACE_BYTES);
+    relay_seal(mesh_find_session(a.mesh, 1), 0, 0, t.mesh->node_id, message, TRACE_BYTES);
     rig_wire_put(wire, &t, wire_bytes, LEN);
     rig_receive_none(&t);
     CHECK(rig_wire_take(wire, got) == LEN);

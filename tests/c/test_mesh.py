@@ -7,7 +7,7 @@ from tests.c.build import build, run
 MEMORY = "address,undefined"
 
 
-SOURCES = ["wire", "faults", "gate", "hostile", "probe", "relay", "runs", "send", "trace"]
+SOURCES = ["wire", "faults", "gate", "hostile", "lanes", "probe", "relay", "runs", "send", "trace"]
 
 
 @pytest.mark.parametrize("source", SOURCES)

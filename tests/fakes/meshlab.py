@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,32 @@ SEEDS = [bytes([number]) * 32 for number in (1, 2, 3, 4)]
 V4 = ("192.0.2.1", "198.51.100.2")
 V6 = ("2001:db8:1::1", "2001:db8:2::2")
 INNER = {"4": "10.5.0.{}", "6": "fd00:5::{}"}
+SECOND_TAP = """\
+[bridges.br0.ports.second]
+type = "tap"
+interface = "vsw1"
+addresses = ["10.5.0.{number}/32"]
+cpus = [{cpu}]
+"""
 
 
-def config(number: int, families: str, mtu: int, *, hidden: bool) -> str:
-    """Of host 0 or 1.  hidden: the other does not know where host 0 is."""
+def config(number: int, families: str, mtu: int, *, hidden: bool, cpus: Sequence[int] = ()) -> str:
+    """Of host 0 or 1.  hidden: the other does not know where host 0 is.  cpus: of two workers, of
+    which the first has the tap, the second another one."""
     other = 1 - number
     endpoints = [f'"{V4[other]}:{PORT}"'] * ("4" in families)
     endpoints += [f'"[{V6[other]}]:{PORT}"'] * ("6" in families)
     if hidden and other == 0:
         endpoints = []
+    workers, first, second, behind = "", "", "", ""
+    if cpus:
+        workers = f"[workers]\ncpus = {list(cpus)}"
+        first = f"cpus = [{cpus[0]}]"
+        second = SECOND_TAP.format(number=number + 3, cpu=cpus[1])
+        behind = f', "10.5.0.{other + 3}/32"'
     return f"""\
 control = "control.sock"
+{workers}
 [bridges.br0]
 subnets = ["10.5.0.0/24", "fd00:5::/64"]
 mtu = {mtu}
@@ -56,13 +71,15 @@ mtu = {mtu}
 type = "tap"
 interface = "vsw0"
 addresses = ["10.5.0.{number + 1}/32", "fd00:5::{number + 1}/128"]
+{first}
+{second}
 [mesh]
 listen = "[::]:{PORT}"
 private_key_file = "own.key"
 [[mesh.peers]]
 public_key = "{public(SEEDS[other])}"
 endpoints = [{", ".join(endpoints)}]
-addresses = ["10.5.0.{other + 1}/32", "fd00:5::{other + 1}/128"]
+addresses = ["10.5.0.{other + 1}/32", "fd00:5::{other + 1}/128"{behind}]
 """
 
 
@@ -70,6 +87,16 @@ def add_tap(netns: str, name: str, *addresses: str) -> None:
     sh(f"ip -n {netns} tuntap add {name} mode tap vnet_hdr")
     for address in addresses:
         sh(f"ip -n {netns} address add {address} dev {name}")
+
+
+def add_second_tap(netns: str, number: int) -> None:
+    """10.5.0.3 or 10.5.0.4, with the other one behind it; each tap answers for its own alone."""
+    for key, value in (("arp_ignore", 1), ("arp_announce", 2), ("rp_filter", 0)):
+        sh(f"ip netns exec {netns} sysctl -q -w net.ipv4.conf.all.{key}={value}")
+    own, other = INNER["4"].format(number + 3), INNER["4"].format(4 - number)
+    add_tap(netns, "vsw1", f"{own}/32")
+    sh(f"ip -n {netns} link set vsw1 up")
+    sh(f"ip -n {netns} route add {other}/32 dev vsw1 src {own}")
 
 
 class Lab:
@@ -82,6 +109,7 @@ class Lab:
         wire_mtu: int,
         bridge_mtu: int,
         hidden: bool,
+        cpus: Sequence[int],
         before: Callable[["Lab"], None],
     ) -> None:
         self.families = families
@@ -101,10 +129,12 @@ class Lab:
         for number, netns in enumerate((a, b)):
             inner = (INNER["4"].format(number + 1) + "/24", INNER["6"].format(number + 1) + "/64")
             add_tap(netns, "vsw0", *inner)
+            if cpus:
+                add_second_tap(netns, number)
             own = folder / netns
             own.mkdir()
             self.clocks.append(stack.enter_context(Clock(own)))
-            text = config(number, families, bridge_mtu, hidden=hidden)
+            text = config(number, families, bridge_mtu, hidden=hidden, cpus=cpus)
             self.hosts.append(self.add_daemon(own, netns, number, text))
         until(lambda: self.peer(0)["rtt_ms"] is not None, "the first answer")
 
@@ -207,12 +237,13 @@ def laboratory(
     wire_mtu: int = 1500,
     bridge_mtu: int = 1400,
     hidden: bool = False,
+    cpus: Sequence[int] = (),
     before: Callable[[Lab], None] = lambda _: None,
 ) -> Iterator[Lab]:
     """families: of the underlay that the hosts know of each other, "4", "6" or both.
 
-    hidden: B does not know where A is.  before: called when the wires are there and the daemons
-    are not.
+    hidden: B does not know where A is.  cpus: two workers there, and a second tap.  before: called
+    when the wires are there and the daemons are not.
     """
     with ExitStack() as stack:
         lab = Lab(
@@ -222,6 +253,7 @@ def laboratory(
             wire_mtu=wire_mtu,
             bridge_mtu=bridge_mtu,
             hidden=hidden,
+            cpus=cpus,
             before=before,
         )
         yield lab

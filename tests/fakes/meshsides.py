@@ -71,7 +71,8 @@ class Side:
         lib.snapshot_add_port(self.snapshot, self.device.c_port, 0)
         lib.snapshot_add_port(self.snapshot, self.core.c_port, -1)
         lib.snapshot_add_rxq(self.snapshot, 0, self.device.c_rxq)
-        lib.snapshot_add_rxq(self.snapshot, 0, self.core.add_lane(0, self.socket.fileno()))
+        for rxq in self.core.add_lane(0, self.socket.fileno()):
+            lib.snapshot_add_rxq(self.snapshot, 0, rxq)
         lib.snapshot_set_routes(self.snapshot, self.routes, self.neighbours)
         lib.worker_publish(self.worker, self.snapshot)
 

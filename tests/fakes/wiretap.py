@@ -85,7 +85,7 @@ def _packet(packet: bytes, kind: int, port: int) -> str | None:
     body = packet[at:]
     if protocol == UDP:
         ports = struct.unpack_from("!HH", body)
-        if port not in ports:
+        if port not in ports and not _by_own_port(body[8:]):
             return f"UDP between ports {ports}"
         return None if body[8] in MESSAGES else f"no message of the mesh: type {body[8]}"
     if protocol == ICMPV6 and body[0] in ICMPV6_LINK:
@@ -94,6 +94,11 @@ def _packet(packet: bytes, kind: int, port: int) -> str | None:
     if body[0] in errors:
         return _packet(body[8:], kind, port)
     return f"protocol {protocol}"
+
+
+def _by_own_port(message: bytes) -> bool:
+    """Whether a record says so; it may go to a port that a router made up."""
+    return message[0] in {wire.TYPE_RECORD, wire.TYPE_RELAY} and bool(message[3] & 0x80)
 
 
 class WireTap(Closing):

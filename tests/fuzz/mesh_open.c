@@ -7,11 +7,13 @@
  * Input: byte 0 even: the rest is one message of datagrams, byte 1 + 1 their stride.  Odd: a list
  * of u16 length and flags (LE, enum lie), 8 bytes of prefix, packet; each becomes an authentic
  * record of the session; with bit 2 its endpoint is pinned.  2 modulo 4: byte 1 whom it is for
- * (bit 7: the message gets a right first MAC, 6: comes twice), byte 2 hops left, then a message,
- * also a trace, which gets an authentic relay header of a neighbour.
+ * (bit 7: the message gets a right first MAC, 6: comes twice), byte 2 hops left (bit 7: by a port
+ * of a lane's own), then a message, also a trace, which gets an authentic relay header of a
+ * neighbour.
  */
 #include <sodium.h>
 
+#include "mesh/core/open.h"
 #include "mesh/core/relay.h"
 #include "mesh/core/seal.h"
 #include "mesh/core/trace.h"
@@ -36,7 +38,7 @@ static void check_packet(struct packet *p)
     static uint8_t bytes[RIG_FRAME_BYTES];
     static struct packet piece;
     static struct segment segs[CUT_SEGMENTS];
-    const uint8_t *area = lane->area, *area_end = area + LANE_SLOTS * LANE_SLOT_BYTES;
+    const uint8_t *area = lane->area, *area_end = area + RECEIVE_SLOTS * LANE_SLOT_BYTES;
     uint64_t sum = 0;
     CHECK(p->segs_count >= 1 && p->segs_count <= MAX_SEGMENTS);
     for (uint32_t i = 0; i < p->segs_count; i++) {
@@ -81,11 +83,15 @@ static uint32_t receive(uint32_t slots)
 static void hostile(const uint8_t *data, size_t size)
 {
     struct session_stats stats;
+    struct opened opened;
     uint32_t len = (uint32_t)size - 1;
     CHECK(mesh_session_stats(b.mesh, b.index, &stats) == 0);
     uint64_t records = stats.rx_records;
     memcpy(lane->area, data + 1, len);
-    lane->slots[0] = (struct lane_slot){len, min_u32(data[0] + 1u, len), a.at};
+    if (len >= RECORD_EMPTY_BYTES) /* nor at a port of a lane's own */
+        CHECK(!open_unordered(lane, &b.breath, lane->area, len, &a.at, &opened));
+    memcpy(lane->area, data + 1, len);
+    lane->slots[0] = (struct receive_slot){len, min_u32(data[0] + 1u, len), a.at};
     CHECK(receive(1) == 0);
     CHECK(mesh_session_stats(b.mesh, b.index, &stats) == 0 && stats.rx_records == records);
 }
@@ -106,7 +112,7 @@ static void relayed(const uint8_t *data, size_t size)
     uint64_t records = stats.rx_records, passed = stats.relayed_records;
     uint64_t drops = rig_all_drops(&b), handshakes = punts_of_neighbour;
     memcpy(message, data + 2, len);
-    bool steered = !whole || (message[2] < MESH_LANES && message[3] == 0);
+    bool steered = !whole || (message[2] < MESH_LANES && (message[3] & 0x7f) == 0);
     if (!steered)
         return; /* no counter in such a lane */
     if (!whole && len > 64 && data[0] & MAC1)
@@ -115,10 +121,11 @@ static void relayed(const uint8_t *data, size_t size)
         memset(nodes[i], BEHIND + i, RECORD_NODE_BYTES);
     memcpy(nodes[STRANGER - BEHIND + 1], b.mesh->node_id, RECORD_NODE_BYTES);
     memcpy(nodes[STRANGER - BEHIND + 2], a.mesh->node_id, RECORD_NODE_BYTES);
-    relay_seal(rig_session(&a), data[1], nodes[(data[0] & 0x3f) % ARRAY_LEN(nodes)], message, len);
+    relay_seal(rig_session(&a), data[1] >> 7, data[1] & 0x7f,
+               nodes[(data[0] & 0x3f) % ARRAY_LEN(nodes)], message, len);
     len += MESH_RELAY_BYTES;
     memcpy(lane->area + LANE_SLOT_BYTES, lane->area, len);
-    lane->slots[0] = lane->slots[1] = (struct lane_slot){len, len, a.at};
+    lane->slots[0] = lane->slots[1] = (struct receive_slot){len, len, a.at};
     CHECK(receive(slots) == 0);
     CHECK(mesh_session_stats(b.mesh, b.index, &stats) == 0 && stats.rx_records == records);
     /* Each comes to one end: passed on, answered, handed up, or dropped and counted. */
@@ -138,7 +145,7 @@ static uint32_t seal(const struct record_prefix *prefix, struct rig_frame *f, ui
     seal_record(a.mesh, s, 0, counter, prefix, &f->packet, len, to + relay_bytes);
     len += MESH_OVERHEAD_BYTES;
     if (relay_bytes)
-        relay_seal(s, MESH_RELAY_HOPS, b.mesh->node_id, to + relay_bytes, len);
+        relay_seal(s, 0, MESH_RELAY_HOPS, b.mesh->node_id, to + relay_bytes, len);
     return len + relay_bytes;
 }
 
@@ -148,7 +155,7 @@ static void lying(const uint8_t *data, size_t size)
     static struct rig_frame f;
     uint32_t slots = 0, twice = 0;
     uint64_t replays = rig_drops(&b, DROP_REPLAY);
-    while (size >= 10 && slots < LANE_SLOTS) {
+    while (size >= 10 && slots < RECEIVE_SLOTS) {
         struct record_prefix prefix;
         uint16_t lies = (uint16_t)(data[0] | data[1] << 8);
         uint32_t len = min_u32(lies & LENGTH, (uint32_t)size - 10), stride, all;
@@ -163,8 +170,11 @@ static void lying(const uint8_t *data, size_t size)
             prefix.position++;
             all += seal(&prefix, &f, lies, slot + all);
         }
-        lane->slots[slots++] = (struct lane_slot){all, stride, lies & ELSEWHERE ? elsewhere : a.at};
-        if (lies & TWICE && slots < LANE_SLOTS) {
+        lane->slots[slots] = (struct receive_slot){all, stride, a.at};
+        if (lies & ELSEWHERE)
+            lane->slots[slots].from = elsewhere;
+        slots++;
+        if (lies & TWICE && slots < RECEIVE_SLOTS) {
             memcpy(slot + LANE_SLOT_BYTES, slot, all);
             lane->slots[slots] = lane->slots[slots - 1];
             twice += all / stride;

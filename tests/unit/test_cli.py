@@ -85,6 +85,7 @@ STATUS = {
                 ],
                 "cipher": "AES_256_GCM",
                 "lanes": 2,
+                "lanes_used": 1,
                 "addresses": ["10.5.0.2/32"],
             }
         ],
