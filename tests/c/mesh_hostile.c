@@ -187,6 +187,19 @@ static void test_relay_headers(void)
     end();
 }
 
+/* A lane that the kernel steers to another worker, whose window it is. */
+static void test_stray_lane(void)
+{
+    begin();
+    sealed[1][RECORD_LANE_AT] ^= 1;
+    expect_nothing(sealed[1], LEN, DROP_AUTH);
+    b.mesh->lanes_count = 2;
+    expect_nothing(sealed[1], LEN, DROP_BAD_RECORD);
+    sealed[1][RECORD_LANE_AT] ^= 1;
+    expect_alive();
+    end();
+}
+
 int main(void)
 {
     CHECK(sodium_init() >= 0);
@@ -196,6 +209,7 @@ int main(void)
     test_truncated_and_oversized();
     test_handshakes();
     test_relay_headers();
+    test_stray_lane();
     puts("ok");
     return 0;
 }
