@@ -1,21 +1,17 @@
 """The command qperf-suite."""
 
 import argparse
-import json
 import os
 import signal
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from qperf_suite import commands
 from qperf_suite.errors import SuiteError, UsageError
-from qperf_suite.progress import Progress
-from qperf_suite.report import report
-from qperf_suite.runner import SYSTEMS, Plan, run
-from qperf_suite.system import GUESTS
-from qperf_suite.table import claims, table
-from qperf_suite.workloads import demo_cases
+from qperf_suite.plans import PLANS
+from qperf_suite.runner import SYSTEMS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,12 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # they must not unwind, and tear down, what this process has built.
         if os.getpid() != ours:
             os._exit(1)
+        # Tearing down is not interrupted a second time.
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        return demo(chosen)
+        return int(chosen.act(chosen))
     except UsageError as error:
         print(f"qperf-suite: {error}", file=sys.stderr)
         return 2
@@ -43,78 +43,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("qperf-suite: interrupted, everything is torn down", file=sys.stderr)
         return 130
-
-
-def demo(chosen: argparse.Namespace) -> int:
-    """Run the demonstration and print its table and claims."""
-    target: Path | None = chosen.json
-    if target is not None and not target.absolute().parent.is_dir():
-        raise UsageError(f"--json {target}: there is no folder {target.absolute().parent}")
-    plan = Plan(
-        systems=chosen.systems,
-        cases=[case for case in demo_cases() if chosen.filter in case.name],
-        rounds=chosen.rounds,
-        seconds=chosen.seconds,
-        cpus=pinning(os.sched_getaffinity(0)) if chosen.pin else None,
-    )
-    if not plan.cases:
-        raise UsageError(f"--filter {chosen.filter}: no case is called so")
-    outcome = run(plan, Progress())
-    if target is not None:
-        try:
-            target.write_text(json.dumps(report(outcome), indent=1) + "\n")
-        except OSError as error:
-            raise UsageError(f"--json {target}: {error.strerror}") from error
-    print(table(outcome))
-    sentences = claims(outcome)
-    if sentences:
-        print("\n" + "\n".join(sentences))
-    print(f"\nMeasured in {outcome.elapsed_s / 60:.1f} minutes.", file=sys.stderr)
-    return 1 if outcome.failures else 0
-
-
-def pinning(allowed: Collection[int]) -> dict[str, list[int]] | None:
-    """One CPU for each guest, never the same for two that talk; None with a single CPU."""
-    cpus = sorted(allowed)
-    if len(cpus) < 2:
-        return None
-    places = range(len(GUESTS)) if len(cpus) >= len(GUESTS) else (0, 1, 1, 0)
-    return {guest: [cpus[place]] for guest, place in zip(GUESTS, places, strict=True)}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qperf-suite", description="Measures virtual switches in real guests."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser(
-        "demo",
-        help="vhost-user against bridge and masquerade, on one and across two hosts",
-        description="Boots User Mode Linux guests on two hosts (network namespaces) and compares "
-        "our switch with the kernel's bridge and masquerade. Needs root.",
+    actions = parser.add_subparsers(dest="command", required=True)
+    run = actions.add_parser(
+        "run",
+        help="measure a plan into a folder, or go on where it stopped",
+        description="Boots User Mode Linux guests on two hosts (network namespaces) and measures a "
+        "plan, point by point. Interrupted or killed, the same command goes on. Needs root.",
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
-    command.add_argument("--rounds", type=_positive, default=3, metavar="N")
-    command.add_argument(
+    run.add_argument("--plan", choices=PLANS, required=True)
+    run.add_argument("--out", type=Path, required=True, metavar="DIR")
+    run.add_argument("--seed", type=_positive, default=1, metavar="N", help="of the random order")
+    _matrix(run)
+    run.set_defaults(act=commands.run, seconds=None)
+    demo = actions.add_parser(
+        "demo",
+        help="the plan quick, without a folder: a table",
+        description="Compares our switch with the kernel's bridge and masquerade. Needs root.",
+    )
+    demo.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    demo.add_argument(
         "--seconds", type=_positive, default=1, metavar="N", help="per point and round"
     )
-    command.add_argument(
+    _matrix(demo)
+    demo.set_defaults(act=commands.demo, plan="quick", seed=1)
+    report = actions.add_parser("report", help="write a run's report: HTML, Markdown, CSV, SVG")
+    report.add_argument("folder", type=Path, metavar="DIR")
+    report.set_defaults(act=commands.write_report)
+    compare = actions.add_parser("compare", help="what changed between two runs, beyond noise")
+    compare.add_argument("before", type=Path, metavar="DIR")
+    compare.add_argument("after", type=Path, metavar="DIR")
+    compare.set_defaults(act=commands.compare)
+    clean = actions.add_parser(
+        "clean", help="remove what killed runs left: namespaces, processes, folders"
+    )
+    clean.set_defaults(act=commands.clean)
+    return parser
+
+
+def _matrix(parser: argparse.ArgumentParser) -> None:
+    """What every kind of run can be told."""
+    parser.add_argument("--rounds", type=_positive, default=3, metavar="N")
+    parser.add_argument(
         "--systems",
         type=_systems,
-        default=list(SYSTEMS),
         metavar="A,B",
         help=f"some of {','.join(SYSTEMS)}",
     )
-    command.add_argument(
+    parser.add_argument(
         "--filter", default="", metavar="TEXT", help="only cases with TEXT in their name"
     )
-    command.add_argument(
+    parser.add_argument(
         "--pin",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="tie each guest to one CPU, in all systems alike, so that rounds are comparable",
     )
-    return parser
 
 
 def _positive(text: str) -> int:

@@ -19,3 +19,15 @@ class TopologyError(SuiteError):
 
 class ToolError(SuiteError):
     """A measuring tool failed or printed something that is not a result."""
+
+
+class ToolRefusedError(ToolError):
+    """A tool said itself why it could not measure."""
+
+
+class TruncatedOutputError(ToolError):
+    """A tool's output ends before its result."""
+
+
+class GarbledOutputError(ToolError):
+    """A tool's output holds what the tool does not print, or a value that cannot be."""

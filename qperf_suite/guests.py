@@ -21,6 +21,7 @@ from typing import Literal, Self
 from qperf_suite.agent import Agent, CommandResult
 from qperf_suite.errors import GuestError
 from qperf_suite.image import qemu_image, uml_image, uml_preload
+from qperf_suite.leftovers import PREFIX
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 BOOT_TIMEOUT_S = 60.0
@@ -124,7 +125,7 @@ class Guest:
         Call it from a thread that outlives the guest: the kernel kills the guest with its
         parent's *thread* (prctl(2), PR_SET_PDEATHSIG).
         """
-        self._folder = Path(tempfile.mkdtemp(prefix=f"guest-{self.name}-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-{self.name}-"))
         ours, theirs = socket.socketpair()
         self._agent = Agent(self.name, ours)
         launcher = [sys.executable, "-IS", str(LAUNCHER)]

@@ -11,7 +11,7 @@ import re
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,10 @@ from qperf_suite.errors import UsageError
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 AGENT = Path(__file__).with_name("guest_init.sh")
 PRELOAD = Path(__file__).with_name("uml_preload.c")
-PRELOAD_FLAGS = ("-std=c11", "-O2", "-shared", "-fPIC", "-Wl,-z,now", "-Wall", "-Wextra", "-Werror")
+PINGPONG = Path(__file__).with_name("pingpong.c")
+FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
+PRELOAD_FLAGS = (*FLAGS, "-shared", "-fPIC", "-Wl,-z,now")
+PINGPONG_FLAGS = (*FLAGS, "-static")
 TOOLS = {
     "qperf": "qperf",
     "mtr": "mtr-tiny",
@@ -66,16 +69,12 @@ def uml_image() -> Image:
 
 def uml_preload() -> Path:
     """The library that mends User Mode Linux (uml_preload.c), compiled on first use."""
-    digest = hashlib.sha256(PRELOAD.read_bytes()).hexdigest()[:16]
-    target = CACHE / f"uml-preload-{digest}.so"
-    if not target.exists():
-        if not shutil.which("gcc"):
-            raise UsageError("guests need a compiler: apt-get install gcc libc6-dev")
-        CACHE.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_suffix(f".{os.getpid()}")
-        subprocess.run(["gcc", *PRELOAD_FLAGS, "-o", scratch, PRELOAD], check=True)
-        scratch.rename(target)
-    return target
+    return _compiled(PRELOAD, "uml-preload.so", PRELOAD_FLAGS)
+
+
+def pingpong() -> Path:
+    """The guests' pingpong.c, linked statically, compiled on first use."""
+    return _compiled(PINGPONG, "pingpong", PINGPONG_FLAGS)
 
 
 def qemu_image() -> Image:
@@ -131,6 +130,19 @@ def module_closure(modules_dep: str, wanted: Iterable[str]) -> list[str]:
     return order
 
 
+def _compiled(source: Path, name: str, flags: Sequence[str]) -> Path:
+    digest = hashlib.sha256(source.read_bytes() + " ".join(flags).encode()).hexdigest()[:16]
+    target = CACHE / f"{digest}-{name}"
+    if not target.exists():
+        if not shutil.which("gcc"):
+            raise UsageError("guests need a compiler: apt-get install gcc libc6-dev")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f"{os.getpid()}-{target.name}")
+        subprocess.run(["gcc", *flags, "-o", scratch, source], check=True)
+        scratch.rename(target)
+    return target
+
+
 def _initramfs(modules: Path) -> Path:
     programs = _programs()
     digest = hashlib.sha256(str(modules).encode())
@@ -153,7 +165,7 @@ def _programs() -> dict[str, Path]:
         missing.append("busybox-static")
     if missing:
         raise UsageError(f"guests need programs: apt-get install {' '.join(missing)}")
-    files = {"bin/busybox": Path(shutil.which("busybox") or "")}
+    files = {"bin/busybox": Path(shutil.which("busybox") or ""), "usr/bin/pingpong": pingpong()}
     for tool in TOOLS:
         path = Path(shutil.which(tool) or "")
         files[f"usr/bin/{tool}"] = path

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import ClassVar, Literal
 
 from qperf_suite.guests import VEC_OPTIONS, Guest, Tap, UmlGuest
-from qperf_suite.system import GUEST_MEMORY_MIB, Seat, Stage, System, start_guest
+from qperf_suite.system import Seat, Stage, System, start_guest
 from qperf_suite.workloads import Case, Kind
 
 Driver = Literal["vector", "tuntap"]
@@ -87,7 +87,7 @@ class KernelSystem(System):
             addresses=[inside],
             netns=self.topology.full_name(namespace),
             cpus=self.stage.cpus_of(guest),
-            memory_mib=GUEST_MEMORY_MIB,
+            memory_mib=self.stage.memory_mib,
         )
         return start_guest(uml, stack)
 

@@ -16,23 +16,32 @@ class Progress:
         self._rewrites = stream.isatty()
         self._total = 0
         self._done = 0
-        self._begun_s = 0.0
+        self._moved_to = 0
+        self._left_s = 0.0
+        self._step_s = 0.0
         self._printed_s = float("-inf")
 
-    def begin(self, total: int) -> None:
-        """total: number of steps to come."""
-        self._total, self._done = total, -1
-        self._begun_s = time.monotonic()
+    def begin(self, total: int, expected_s: float) -> None:
+        """total: number of steps to come; expected_s: how long they will take."""
+        self._total, self._done = total, 0
+        self._left_s, self._step_s = expected_s, 0.0
 
-    def step(self, what: str) -> None:
+    def step(self, what: str, expected_s: float) -> None:
         """The previous step is done and this one begins."""
-        self._done += 1
         now_s = time.monotonic()
-        if not self._rewrites and now_s - self._printed_s < PLAIN_EVERY_S:
-            return
-        self._printed_s = now_s
-        line = f"[{self._done}/{self._total}] {what}, {self._left(now_s)}"
-        self._write(line)
+        self._left_s -= self._step_s
+        self._step_s = expected_s
+        self._done += 1
+        self._line(f"[{self._done}/{self._total}] {what}, {self._left()}", now_s)
+
+    def note(self, what: str) -> None:
+        """Something that is not counted goes on."""
+        self._line(what, time.monotonic())
+
+    def moved(self) -> bool:
+        """Whether a step began since this was asked last."""
+        before, self._moved_to = self._moved_to, self._done
+        return before != self._done
 
     def say(self, message: str) -> None:
         """A line that stays."""
@@ -44,11 +53,14 @@ class Progress:
         """No steps left."""
         self._clear()
 
-    def _left(self, now_s: float) -> str:
-        if self._done < 3:
-            return "time left unknown"
-        left_s = (now_s - self._begun_s) / self._done * (self._total - self._done)
-        return f"{int(left_s) // 60}:{int(left_s) % 60:02} left"
+    def _line(self, line: str, now_s: float) -> None:
+        if self._rewrites or now_s - self._printed_s >= PLAIN_EVERY_S:
+            self._printed_s = now_s
+            self._write(line)
+
+    def _left(self) -> str:
+        left_s = round(max(0.0, self._left_s))
+        return f"about {left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02} left"
 
     def _write(self, line: str) -> None:
         if self._rewrites:

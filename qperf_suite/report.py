@@ -1,103 +1,181 @@
-"""The outcome of a run for machines: JSON, with the environment that it was measured in."""
+"""A report: one HTML file that needs nothing else, Markdown, CSV, JSON, and every plot as SVG."""
 
-import os
-import platform
-import subprocess
-from datetime import UTC, datetime
+import json
+from collections.abc import Iterable, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
-from qperf_suite.runner import Outcome
-from qperf_suite.table import ratios
+from qperf_suite.charts import Chart, svg
+from qperf_suite.errors import UsageError
+from qperf_suite.figures import figures, samples_csv
+from qperf_suite.outcome import Outcome, load
+from qperf_suite.plots import plots
+from qperf_suite.store import Store
+from qperf_suite.table import Compared, ratios
+from qperf_suite.tables import Table, behind_table, claims_table, summary_table, tables
 
-VERSIONS = {
-    "qperf": ["qperf", "--version"],
-    "mtr": ["mtr", "--version"],
-    "iperf3": ["iperf3", "--version"],
-    "nft": ["nft", "--version"],
-    "guest_kernel": ["linux.uml", "--version"],
-    "commit": ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.45 system-ui, sans-serif; color: #222; margin: 0 auto; max-width: 1360px;
+       padding: 0 16px 32px; }
+p, li { overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin: 2em 0 .5em; }
+.plots { display: grid; gap: 12px;
+         grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); }
+.plots svg { width: 100%; height: auto; display: block; border: 1px solid #ddd; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
+th, td { padding: .2em .6em; text-align: right; border-bottom: 1px solid #e4e4e4; }
+th { vertical-align: bottom; background: #f4f4f4; }
+th:first-child, td:first-child { text-align: left; min-width: 6em; }
+td.words { text-align: left; } .ahead, .holds { color: #14692c; } .behind, .fails { color: #a11; }
+@media print { body { font-size: 10pt; max-width: none; } .wide { overflow: visible; }
+  table { font-size: 7pt; } .plots { grid-template-columns: 1fr 1fr; }
+  .plots svg { break-inside: avoid; } h2 { break-after: avoid; } }
+"""
+TITLE = "vhost-user against bridge and masquerade"
+METHOD = (
+    "Medians over the rounds, in plots with the range of the rounds. Ratios: median over the "
+    "rounds with a 95 % interval, turned so that above 1 vhost-user is better; a case is ahead "
+    "or behind only when the whole interval is on that side of 1. qperf's latency is one way, "
+    "those of mtr and pingpong are round trips; udp_bw counts what was received. Busy CPUs are "
+    "those of guests and switches; what the kernel does for a bridge is counted with the guest "
+    "in whose time it happens."
+)
+
+
+def write(folder: Path) -> list[Path]:
+    """Everything into a run's folder; returns the files, the HTML first."""
+    store = Store(folder)
+    outcome = load(store)
+    if not outcome.samples:
+        raise UsageError(f"{folder} has no measured point yet")
+    environment = _environment(store)
+    compared = ratios(outcome)
+    drawn = plots(outcome, compared)
+    texts = {
+        "report.html": html(outcome, environment, compared, drawn),
+        "report.md": markdown(outcome, environment, compared, drawn),
+        "samples.csv": samples_csv(outcome),
+        "figures.json": json.dumps(figures(outcome, environment, compared), indent=1) + "\n",
+        **{f"plots/{name}.svg": svg(chart) + "\n" for name, chart in drawn.items()},
+    }
+    try:
+        (folder / "plots").mkdir(exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text)
+    except OSError as error:
+        raise UsageError(f"cannot write the report to {folder}: {error.strerror}") from error
+    return [folder / name for name in texts]
+
+
+def html(
+    outcome: Outcome, environment: Mapping[str, Any], compared: Compared, drawn: Mapping[str, Chart]
+) -> str:
+    """One page, without scripts, and with nothing from elsewhere."""
+    first = [summary_table(compared), behind_table(compared), claims_table(compared)]
+    body = [
+        f"<h1>{TITLE}</h1>",
+        f"<p>{escape(_subtitle(outcome, environment))}</p>",
+        *map(_html_table, first),
+        "<h2>Plots</h2>" if drawn else "",
+        f'<div class="plots">{"".join(map(svg, drawn.values()))}</div>',
+        *map(_html_table, tables(outcome, compared)),
+        "<h2>How it was measured</h2>",
+        f"<p>{escape(METHOD)}</p>",
+        _html_list(outcome.options),
+        _html_table(_failures(outcome)),
+        _html_table(_machine(environment)),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        # A browser would ask for one.
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{TITLE}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def markdown(
+    outcome: Outcome, environment: Mapping[str, Any], compared: Compared, drawn: Mapping[str, Chart]
+) -> str:
+    """The same, with the plots as files beside it."""
+    first = [summary_table(compared), behind_table(compared), claims_table(compared)]
+    rest = [*tables(outcome, compared), _failures(outcome), _machine(environment)]
+    images = [
+        f"![{chart.title}, {chart.y_title}](plots/{name}.svg)" for name, chart in drawn.items()
+    ]
+    parts = [f"# {TITLE}", _subtitle(outcome, environment)]
+    parts += [_markdown_table(table) for table in first if table.rows]
+    parts += ["## Plots", "\n".join(images)] if images else []
+    parts += [_markdown_table(table) for table in rest if table.rows]
+    parts += ["## How it was measured", METHOD]
+    parts.append("\n".join(f"- {option}" for option in outcome.options))
+    return "\n\n".join(parts) + "\n"
+
+
+def _subtitle(outcome: Outcome, environment: Mapping[str, Any]) -> str:
+    plan = outcome.plan
+    words = f"Plan {plan.name}, {plan.rounds} rounds, {len(outcome.samples)} points measured"
+    words += f", {len(outcome.failures)} failed" if outcome.failures else ""
+    words += f", {outcome.missing} missing: not finished" if outcome.missing else ""
+    where = [environment.get(name) for name in ("cpu", "kernel", "date")]
+    return f"{words}. {environment.get('cpus')} CPUs, {', '.join(str(it) for it in where)}."
+
+
+def _environment(store: Store) -> dict[str, Any]:
+    """Of the start that came first, which the others go on with."""
+    found = [note["environment"] for note in store.environment() if "environment" in note]
+    return {**found[0], "starts": len(found)} if found else {}
+
+
+def _failures(outcome: Outcome) -> Table:
+    rows = [
+        [f"{failure.case.name}, round {failure.round + 1}", failure.system, failure.words]
+        for failure in outcome.failures
+    ]
+    return Table("Points that failed", ["point", "system", "the tool's words"], rows)
+
+
+def _machine(environment: Mapping[str, Any]) -> Table:
+    rows = [[name.replace("_", " "), str(value)] for name, value in environment.items() if value]
+    return Table("The machine", ["", ""], rows)
+
+
+def _html_table(table: Table) -> str:
+    if not table.rows:
+        return ""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
+    rows = "\n".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in table.rows)
+    return (
+        f"<h2>{escape(table.title)}</h2>\n"
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+_CLASSES = {
+    "ahead": "ahead",
+    "behind": "behind",
+    "holds here": "holds",
+    "does not hold": "fails",
 }
 
 
-def report(outcome: Outcome) -> dict[str, Any]:
-    """environment, samples (in order of measuring) and ratios; intervals and failures beside."""
-    compared = ratios(outcome)
-    return {
-        "environment": {
-            **environment(),
-            "rounds": outcome.plan.rounds,
-            "seconds_per_point": outcome.plan.seconds,
-            "elapsed_s": round(outcome.elapsed_s, 1),
-            "pinning": {name: list(cpus) for name, cpus in (outcome.plan.cpus or {}).items()},
-            "options": outcome.options,
-        },
-        "samples": [
-            {
-                "system": sample.system,
-                "case": sample.case.name,
-                "unit": sample.case.unit,
-                "value": sample.value,
-            }
-            for sample in outcome.samples
-        ],
-        "ratios": {
-            pair: {case.name: round(ratio.median, 4) for case, ratio in row.items()}
-            for pair, row in compared.items()
-        },
-        "intervals": {
-            pair: {
-                case.name: [round(ratio.low, 4), round(ratio.high, 4)]
-                for case, ratio in row.items()
-            }
-            for pair, row in compared.items()
-        },
-        "failures": [
-            {
-                "system": failure.system,
-                "case": failure.case.name,
-                "round": failure.round,
-                "words": failure.words,
-            }
-            for failure in outcome.failures
-        ],
-    }
+def _html_cell(cell: str) -> str:
+    words = _CLASSES.get(cell) or ("words" if len(cell) > 30 else "")
+    return f"<td class={words}>{escape(cell)}</td>" if words else f"<td>{escape(cell)}</td>"
 
 
-def environment() -> dict[str, Any]:
-    """What the machine is, as far as it tells."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "kernel": platform.release(),
-        "cpu": _field(Path("/proc/cpuinfo"), "model name"),
-        "cpus": os.cpu_count(),
-        "memory": _field(Path("/proc/meminfo"), "MemTotal"),
-        "hugepages": _field(Path("/proc/meminfo"), "HugePages_Total"),
-        "governor": _text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
-        "load_before_report": os.getloadavg()[0],
-        **{name: _first_line(command) for name, command in VERSIONS.items()},
-    }
+def _html_list(items: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>"
 
 
-def _field(path: Path, name: str) -> str | None:
-    for line in (_text(path) or "").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == name:
-            return value.strip()
-    return None
+def _markdown_table(table: Table) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return None
-
-
-def _first_line(command: list[str]) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    lines = done.stdout.strip().splitlines()
-    return lines[0] if done.returncode == 0 and lines else None
+    ruler = "|" + "|".join("---" for _ in table.head) + "|"
+    return "\n".join([f"## {table.title}", "", line(table.head), ruler, *map(line, table.rows)])

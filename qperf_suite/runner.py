@@ -1,164 +1,133 @@
-"""Runs a plan: boots every system, then measures them in turn, round after round."""
+"""Runs a plan: boots every system of a part, measures them in turn, and stores each point."""
 
+import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from qperf_suite.errors import GuestError, ToolError, UsageError
+from qperf_suite.errors import GuestError, TopologyError
 from qperf_suite.kernel_systems import BridgeSystem, MasqueradeSystem
+from qperf_suite.leftovers import PREFIX
+from qperf_suite.measure import attempt
+from qperf_suite.plans import Part, Plan, Point, pinning
 from qperf_suite.progress import Progress
-from qperf_suite.system import GUESTS, Stage, System
+from qperf_suite.store import Store
+from qperf_suite.system import Stage, System
 from qperf_suite.topology import Topology
 from qperf_suite.vhost_user import VhostUserSystem
-from qperf_suite.workloads import PLACEMENTS, Case, demo_cases
 
 SYSTEMS: dict[str, Callable[[Stage], System]] = {
     "vhost-user": VhostUserSystem,
     "bridge": BridgeSystem,
     "masquerade": MasqueradeSystem,
 }
-# What a tool may take beyond the seconds that it measures: connecting, and being given up.
-TOOL_GRACE_S = 5
+ATTEMPTS_MAX = 2
+Boot = Callable[[Plan, Part, Store, Progress], AbstractContextManager[Mapping[str, System]]]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to measure. cpus: guest → CPUs, None leaves guests to the scheduler."""
+class _Run:
+    """One plan on its way into a store. attempts: of this run, by point."""
 
-    systems: Sequence[str] = tuple(SYSTEMS)
-    cases: Sequence[Case] = field(default_factory=demo_cases)
-    guests: Sequence[str] = GUESTS
-    rounds: int = 3
-    seconds: int = 1
-    cpus: Mapping[str, Sequence[int]] | None = None
+    def __init__(self, plan: Plan, store: Store, progress: Progress, boot: Boot) -> None:
+        self.plan = plan
+        self.boot = boot
+        self.store = store
+        self.progress = progress
+        self.attempts: Counter[str] = Counter()
+
+    def remaining(self, part: Part) -> list[Point]:
+        """What has to be measured, in the order of measuring."""
+        return [
+            point
+            for point in self.plan.points(part)
+            if self.store.needs(point) and self.attempts[point.name] < ATTEMPTS_MAX
+        ]
+
+    def session(self, part: Part, points: Sequence[Point]) -> None:
+        """Boot once and measure; raises GuestError as soon as a guest is gone."""
+        pace = self.plan.pace
+        with self.boot(self.plan, part, self.store, self.progress) as systems:
+            for point in self.plan.warm_up(part):
+                self.progress.note(f"warming up: {point.case.name} {point.system}")
+                found = attempt(systems[point.system], point.case, pace)
+                self.store.keep(point, found.record(), found.raw)
+            for point in points:
+                name = f"round {point.round + 1}/{self.plan.rounds} {point.case.name}"
+                self.progress.step(f"{name} {point.system}", point.case.expected_s(pace))
+                self._measure(systems[point.system], point)
+
+    def _measure(self, system: System, point: Point) -> None:
+        while True:
+            self.attempts[point.name] += 1
+            try:
+                found = attempt(system, point.case, self.plan.pace)
+            except GuestError as error:
+                self.store.keep(point, {"failure": str(error)}, "")
+                raise
+            self.store.keep(point, found.record(), found.raw)
+            if found.reading is not None:
+                return
+            if self.attempts[point.name] >= ATTEMPTS_MAX:
+                where = f"{point.case.name} on {point.system}"
+                self.progress.say(f"failed twice: {where}: {found.failure}")
+                return
+            for guest in {guest for pair in point.case.pairs for guest in pair}:
+                system.restart_servers(system.seat(guest, point.case).guest)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One value, in the case's unit."""
+def run(plan: Plan, store: Store, progress: Progress, boot: Boot | None = None) -> None:
+    """Measure what the store does not have yet, then tear down; failures are in the store.
 
-    round: int
-    system: str
-    case: Case
-    value: float
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A point that failed twice, with the tool's words."""
-
-    round: int
-    system: str
-    case: Case
-    words: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Everything that a run found. options: lines to stand under the table."""
-
-    plan: Plan
-    samples: list[Sample]
-    failures: list[Failure]
-    options: list[str]
-    elapsed_s: float
-
-    def values(self, system: str, case: Case) -> dict[int, float]:
-        """Round → value."""
-        return {
-            sample.round: sample.value
-            for sample in self.samples
-            if sample.system == system and sample.case == case
-        }
-
-
-def order(plan: Plan) -> list[tuple[int, str, Case]]:
-    """Every point in the order of measuring.
-
-    The systems take their turns within each case, so that what disturbs the machine disturbs
-    all of them; who is first rotates over cases and rounds.
+    boot: a context with the systems of a part, in place of real ones.
     """
-    points = []
-    for round_number in range(plan.rounds):
-        for index, case in enumerate(plan.cases):
-            first = (round_number + index) % len(plan.systems)
-            turns = [*plan.systems[first:], *plan.systems[:first]]
-            points += [(round_number, system, case) for system in turns]
-    return points
+    going = _Run(plan, store, progress, boot or _booted)
+    points = [point for part in plan.parts for point in going.remaining(part)]
+    progress.begin(len(points), plan.expected_s(points))
+    for part in plan.parts:
+        fruitless = 0
+        while left := going.remaining(part):
+            try:
+                going.session(part, left)
+            except (GuestError, TopologyError) as error:
+                # Everyone boots anew: who has lost a guest, and who did not come up.
+                progress.say(f"{part.name}: {error}")
+                fruitless = 0 if progress.moved() else fruitless + 1
+                if fruitless == ATTEMPTS_MAX:
+                    progress.say(f"{part.name} is given up: {len(left)} points are missing")
+                    break
+    progress.end()
 
 
-def run(plan: Plan, progress: Progress) -> Outcome:
-    """Boot, measure, tear down; raises SuiteError when a system does not come up."""
-    for case in plan.cases:
-        missing = set(PLACEMENTS[case.placement]) - set(plan.guests)
-        if missing:
-            raise UsageError(f"{case.name} needs the guests {', '.join(sorted(missing))}")
-    begun = time.monotonic()
+@contextmanager
+def _booted(
+    plan: Plan, part: Part, store: Store, progress: Progress
+) -> Iterator[dict[str, System]]:
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="qs-"))
+        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        stage = Stage(stack.enter_context(Topology()), folder, plan.guests, plan.cpus)
+        cpus = pinning(part.guests, os.sched_getaffinity(0)) if plan.pin else None
+        topology = stack.enter_context(Topology())
+        stage = Stage(topology, folder, part.guests, cpus, part.memory_mib)
         systems = {name: SYSTEMS[name](stage) for name in plan.systems}
-        progress.say(f"booting {len(plan.guests)} guests per system and driver")
+        progress.say(f"{part.name}: booting {len(part.guests)} guests per system and driver")
         for system in systems.values():
             system.start(stack)
         for system in systems.values():
             system.wait_ready()
-        samples, failures = _measure(plan, systems, progress)
         options = [line for system in systems.values() for line in system.options()]
-        options.append(_pinning(plan))
-    return Outcome(plan, samples, failures, options, time.monotonic() - begun)
+        store.note({"part": part.name, "options": [*options, pinning_text(cpus)], "cpus": cpus})
+        yield systems
 
 
-def _pinning(plan: Plan) -> str:
-    if plan.cpus is None:
+def pinning_text(cpus: Mapping[str, Sequence[int]] | None) -> str:
+    """For under the table."""
+    if cpus is None:
         return "guests run on any CPU"
-    places = ", ".join(f"{guest} on CPU {cpus[0]}" for guest, cpus in plan.cpus.items())
-    return f"every system's guests are pinned alike: {places}"
-
-
-def _measure(
-    plan: Plan, systems: Mapping[str, System], progress: Progress
-) -> tuple[list[Sample], list[Failure]]:
-    samples: list[Sample] = []
-    failures: list[Failure] = []
-    points = order(plan)
-    progress.begin(len(points))
-    for round_number, name, case in points:
-        progress.step(f"round {round_number + 1}/{plan.rounds} {case.name} {name}")
-        try:
-            value = _point_with_retry(systems[name], case, plan.seconds)
-        except ToolError as error:
-            progress.say(f"failed twice: {case.name} on {name}: {error}")
-            failures.append(Failure(round_number, name, case, str(error)))
-        else:
-            samples.append(Sample(round_number, name, case, value))
-    progress.end()
-    return samples, failures
-
-
-def _point_with_retry(system: System, case: Case, seconds: int) -> float:
-    try:
-        return _point(system, case, seconds)
-    except ToolError:
-        client, server = (system.seat(guest, case) for guest in PLACEMENTS[case.placement])
-        for seat in (client, server):
-            system.restart_servers(seat.guest)
-        return _point(system, case, seconds)
-
-
-def _point(system: System, case: Case, seconds: int) -> float:
-    """Measure once; raises ToolError, also when a guest stopped answering."""
-    client, server = (system.seat(guest, case) for guest in PLACEMENTS[case.placement])
-    try:
-        result = client.guest.run(case.command(server.address, seconds), seconds + TOOL_GRACE_S)
-    except GuestError as error:
-        raise ToolError(str(error)) from error
-    # iperf3 reports errors on stdout, as JSON, which its parser puts in words.
-    if not result.ok and not result.stdout.lstrip().startswith("{"):
-        raise ToolError(result.words)
-    return case.parse(result.stdout)
+    places: dict[int, list[str]] = {}
+    for guest, (cpu, *_) in cpus.items():
+        places.setdefault(cpu, []).append(guest)
+    listed = "; ".join(f"{', '.join(guests)} on CPU {cpu}" for cpu, guests in places.items())
+    return f"every system's guests are pinned alike: {listed}"

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from qperf_suite.guests import Guest
+from qperf_suite.plans import GUEST_MEMORY_MIB, GUESTS
 from qperf_suite.topology import Topology
 from qperf_suite.workloads import SERVERS, Case
-
-GUESTS = ("a1", "a2", "b1", "b2")
-GUEST_MEMORY_MIB = 192
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,14 @@ class Stage:
     """What systems are built with.
 
     folder: for sockets and files, short.  guests: names, the first letter is the host.
-    cpus: guest → CPUs; guests that are not in it may run anywhere.
+    cpus: guest → CPUs; guests that are not in it may run anywhere.  memory_mib: of each guest.
     """
 
     topology: Topology
     folder: Path
     guests: Sequence[str] = GUESTS
     cpus: Mapping[str, Sequence[int]] | None = None
+    memory_mib: int = GUEST_MEMORY_MIB
 
     @property
     def hosts(self) -> list[str]:
@@ -76,6 +75,10 @@ class System(ABC):
     def options(self) -> list[str]:
         """What a reader of the figures has to know of drivers, offloads and MTU."""
 
+    def switches(self) -> list[int]:
+        """Processes of the network itself; each leads a session. The kernel's have none."""
+        return []
+
     def wait_ready(self) -> None:
         """Wait for the guests, then start the tools' servers in them."""
         for seat in self.seats():
@@ -86,7 +89,7 @@ class System(ABC):
 
     def restart_servers(self, guest: Guest) -> None:
         """Start the tools' servers anew, after boot and after a failure."""
-        guest.run("killall -9 qperf iperf3")
+        guest.run("killall -9 qperf iperf3 pingpong")
         for server in SERVERS:
             guest.spawn(server)
 

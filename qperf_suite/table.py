@@ -1,12 +1,14 @@
 """The outcome of a run for people: a table 100 columns wide, and one sentence per claim."""
 
+import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from qperf_suite.runner import Outcome
+from qperf_suite.outcome import Outcome
 from qperf_suite.statistics import Cell, Ratio, compare, summarize
 from qperf_suite.workloads import Case, Kind
 
+Compared = Mapping[str, Mapping[Case, Ratio]]
 OURS = "vhost-user"
 TABLE_WIDTH = 100
 LABEL_WIDTH, UNIT_WIDTH, CELL_WIDTH, RATIO_WIDTH = 15, 6, 15, 17
@@ -44,9 +46,8 @@ def ratios(outcome: Outcome) -> dict[str, dict[Case, Ratio]]:
     return found
 
 
-def table(outcome: Outcome) -> str:
+def table(outcome: Outcome, compared: Compared) -> str:
     """The table, with its legend and the options of the systems under it."""
-    compared = ratios(outcome)
     lines = []
     placement = None
     for case in outcome.plan.cases:
@@ -74,10 +75,10 @@ def table(outcome: Outcome) -> str:
     return "\n".join(line.rstrip() for line in lines[1:])
 
 
-def claims(outcome: Outcome) -> list[str]:
+def claims(compared: Compared) -> list[str]:
     """One sentence per claim: is vhost-user ahead, and by how much."""
     sentences = []
-    for pair, row in ratios(outcome).items():
+    for pair, row in compared.items():
         other = pair.removeprefix(f"{OURS}/")
         for case, ratio in row.items():
             for test, size_bytes, words in CLAIMS:
@@ -89,6 +90,8 @@ def claims(outcome: Outcome) -> list[str]:
 
 def _sentence(what: str, other: str, ratio: Ratio) -> str:
     interval = f"(95 %: {ratio.low:.2f}–{ratio.high:.2f})"
+    if math.isinf(ratio.high):
+        interval = "(a single round)"
     start = what[0].upper() + what[1:]
     if ratio.verdict == "ahead":
         return f"{start}: vhost-user is ahead of {other}, {ratio.median:.2f} times {interval}."
@@ -99,7 +102,7 @@ def _sentence(what: str, other: str, ratio: Ratio) -> str:
     return f"{start}: undecided against {other}, {ratio.median:.2f} times {interval}."
 
 
-def _header(placement: str, systems: Sequence[str], compared: dict[str, dict[Case, Ratio]]) -> str:
+def _header(placement: str, systems: Sequence[str], compared: Compared) -> str:
     title = placement.replace("-", " ")
     pairs = [f"vs {pair.removeprefix(f'{OURS}/')}" for pair in compared]
     return (
@@ -121,6 +124,8 @@ def _cell_text(cell: Cell) -> str:
 def _ratio(ratio: Ratio | None) -> str:
     if ratio is None:
         return "–"
+    if math.isinf(ratio.high):
+        return f"{ratio.median:.2f} (1 round)"
     digits = 2 if ratio.high < 10 else 1 if ratio.high < 100 else 0
     return f"{ratio.median:.{digits}f} ({ratio.low:.{digits}f}–{ratio.high:.{digits}f})"
 

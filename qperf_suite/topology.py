@@ -16,6 +16,7 @@ from typing import Self
 from pyroute2 import IPRoute, NetlinkError, netns
 
 from qperf_suite.errors import TopologyError, UsageError
+from qperf_suite.leftovers import PREFIX
 
 # linux/if_tun.h
 TUNSETIFF, TUNSETPERSIST = 0x400454CA, 0x400454CB
@@ -29,7 +30,7 @@ class Topology:
     as soon as they exist.  Every method raises TopologyError.
     """
 
-    def __init__(self, prefix: str = "qs") -> None:
+    def __init__(self, prefix: str = PREFIX) -> None:
         if os.geteuid() != 0:
             raise UsageError("network namespaces need root: run this as root")
         self._prefix = f"{prefix}{os.getpid()}"

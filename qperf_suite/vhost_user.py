@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qperf_suite.errors import SuiteError, UsageError
 from qperf_suite.guests import LAUNCHER, UmlGuest, VhostUser
-from qperf_suite.system import GUEST_MEMORY_MIB, Seat, Stage, System, start_guest
+from qperf_suite.system import Seat, Stage, System, start_guest
 from qperf_suite.workloads import Case
 
 MESH_PORT = 7400
@@ -90,6 +90,7 @@ class VhostUserSystem(System):
         if not self._vsw.exists():
             raise UsageError(f"{self._vsw} is missing: run scripts/build first")
         self._seats: dict[str, Seat] = {}
+        self._switches: list[int] = []
 
     def start(self, stack: ExitStack) -> None:
         """Make hosts and keys, start the switches, then the guests."""
@@ -113,7 +114,7 @@ class VhostUserSystem(System):
                     nics=[VhostUser(str(socket_path(self.stage.folder, guest)))],
                     addresses=[f"{address}/24"],
                     cpus=self.stage.cpus_of(guest),
-                    memory_mib=GUEST_MEMORY_MIB,
+                    memory_mib=self.stage.memory_mib,
                 )
                 self._seats[guest] = Seat(start_guest(uml, stack), address)
 
@@ -124,6 +125,10 @@ class VhostUserSystem(System):
     def seat(self, guest: str, case: Case) -> Seat:
         """The same guest in every case."""
         return self._seats[guest]
+
+    def switches(self) -> list[int]:
+        """One daemon per host."""
+        return list(self._switches)
 
     def options(self) -> list[str]:
         """What differs from the baselines' guests, asked of a guest that runs."""
@@ -175,6 +180,7 @@ class VhostUserSystem(System):
                 env={**os.environ, "NOTIFY_SOCKET": str(notify)},
             )
             stack.callback(_stop, process)
+            self._switches.append(process.pid)
             _await_ready(process, ready, log)
 
 

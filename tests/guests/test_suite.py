@@ -3,19 +3,29 @@
 host a:  a1 ── br0 ── a2      twice, for both drivers; and behind NAT
 """
 
+import contextlib
 import io
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from qperf_suite import leftovers
 from qperf_suite.guests import UmlGuest
 from qperf_suite.image import UML_KERNEL
+from qperf_suite.outcome import Sample, load
+from qperf_suite.plans import Part, Plan
 from qperf_suite.progress import Progress
-from qperf_suite.runner import Plan, run
-from qperf_suite.table import table
+from qperf_suite.runner import run
+from qperf_suite.store import Store
+from qperf_suite.table import ratios, table
 from qperf_suite.workloads import Case
+from tests.fakes.daemons import until
 
 pytestmark = [
     pytest.mark.skipif(not UML_KERNEL.exists(), reason="user-mode-linux is not installed"),
@@ -26,6 +36,7 @@ CASES = [
     Case("same-host", "udp_lat", 1024),
     Case("same-host", "tcp_bw", 65536),
     Case("same-host", "udp_bw", 1024),
+    Case("same-host", "pingpong", 64),
     Case("same-host", "mtr"),
     Case("same-host", "iperf3"),
 ]
@@ -43,13 +54,101 @@ def test_guest_runs_commands_and_leaves_nothing() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
-def test_miniature_fills_every_cell() -> None:
-    plan = Plan(systems=["bridge", "masquerade"], cases=CASES, guests=("a1", "a2"), rounds=1)
-    outcome = run(plan, Progress(io.StringIO()))
+def test_miniature_fills_every_cell(tmp_path: Path) -> None:
+    part = Part("pairs", CASES, ("a1", "a2"))
+    plan = Plan("quick", [part], systems=("bridge", "masquerade"), rounds=1)
+    with Store(tmp_path) as store:
+        store.adopt(plan)
+        run(plan, store, Progress(io.StringIO()))
+        outcome = load(store)
     assert outcome.failures == []
     for system in plan.systems:
         for case in plan.cases:
-            assert len(outcome.values(system, case)) == 1, (system, case.name)
-    assert "failed" not in table(outcome)
-    left = [name for name in os.listdir("/run/netns") if name.startswith(f"qs{os.getpid()}-")]
-    assert left == []
+            (sample,) = outcome.of(system, case).values()
+            assert sample.cpu["guests_s"] > 0, (system, case.name)
+    assert "failed" not in table(outcome, ratios(outcome))
+    assert namespaces_of(os.getpid()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_crowd_talks_at_the_same_time(tmp_path: Path) -> None:
+    cases = [Case("same-host", "mtr", guests=4), Case("same-host", "iperf3", guests=4)]
+    plan = Plan(
+        "quick",
+        [Part("crowd", cases, ("a1", "a2", "a3", "a4"))],
+        systems=("vhost-user",),
+        rounds=1,
+    )
+    with Store(tmp_path) as store:
+        store.adopt(plan)
+        run(plan, store, Progress(io.StringIO()))
+        outcome = load(store)
+    assert outcome.failures == []
+    (sample,) = outcome.of("vhost-user", cases[1]).values()
+    assert sample.value == pytest.approx(2 * sample.details["per_guest"])
+    assert sample.cpu["switch_s"] > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_run_survives_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    """Stopped in the middle, everything is removed, by the run itself or by what comes next."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "qperf_suite.cli", "run", "--plan", "quick", "--out", out]
+    command += ["--systems", "masquerade", "--filter", "same-host/udp", "--rounds", "1"]
+    with (tmp_path / "log").open("wb") as log:
+        first = subprocess.Popen(command, stdout=log, stderr=log)
+        until(lambda: first.poll() is not None or bool(samples(out)), "a sample", wait_s=120)
+        assert first.poll() is None, (tmp_path / "log").read_text()
+        assert namespaces_of(first.pid)
+        first.send_signal(number)
+        status = first.wait()
+    before = len(samples(out))
+    if number == signal.SIGINT:
+        assert status == 130
+    else:
+        assert namespaces_of(first.pid)
+        removed = leftovers.clean()
+        assert any(line.startswith("namespace") for line in removed)
+        assert any(line.startswith("folder") for line in removed)
+    assert namespaces_of(first.pid) == []
+    assert list(Path(tempfile.gettempdir()).glob(f"qs{first.pid}-*")) == []
+    assert processes_naming(f"qs{first.pid}-") == []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{before} of 4 points are there" in done.stderr
+    assert len(samples(out)) == 4
+    assert processes_naming(f"qs{first.pid}-") == []
+
+
+def test_what_a_living_process_made_is_left_alone(tmp_path: Path) -> None:
+    mine = Path(tempfile.mkdtemp(prefix=f"qs{os.getpid()}-"))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    theirs = Path(tempfile.mkdtemp(prefix=f"qs{dead.pid}-"))
+    try:
+        assert f"folder {theirs}" in leftovers.clean()
+        assert mine.exists()
+        assert not theirs.exists()
+    finally:
+        mine.rmdir()
+
+
+def samples(out: Path) -> list[Sample]:
+    return load(Store(out)).samples if (out / "plan.json").exists() else []
+
+
+def namespaces_of(pid: int) -> list[str]:
+    folder = Path("/run/netns")
+    return [path.name for path in folder.glob(f"qs{pid}-*")]
+
+
+def processes_naming(words: str) -> list[str]:
+    """Command lines with these words, of whatever runs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_text(errors="replace")
+            if words in line:
+                found.append(line)
+    return found

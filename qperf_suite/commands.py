@@ -1,0 +1,145 @@
+"""What the commands of qperf-suite do; their exit status is what they return."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from qperf_suite import leftovers, report
+from qperf_suite.comparison import changes
+from qperf_suite.environment import environment
+from qperf_suite.errors import UsageError
+from qperf_suite.figures import figures
+from qperf_suite.outcome import Outcome, load
+from qperf_suite.plans import PLANS, Plan
+from qperf_suite.progress import Progress
+from qperf_suite.runner import run as run_plan
+from qperf_suite.store import Store
+from qperf_suite.table import claims, ratios, table
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Measure a plan into a folder, or what is missing there."""
+    plan = chosen_plan(chosen)
+    with Store(chosen.out) as store:
+        continued = store.adopt(plan)
+        for line in leftovers.clean():
+            print(f"removed what a killed run left: {line}", file=sys.stderr)
+        print(announcement(plan, store, continued), file=sys.stderr)
+        store.note({"environment": environment()})
+        run_plan(plan, store, Progress())
+        outcome = load(store)
+    print(f"{chosen.out}: {summary(outcome)}", file=sys.stderr)
+    if outcome.samples:
+        print(f"report: {report.write(chosen.out)[0]}", file=sys.stderr)
+    return 1 if outcome.failures or outcome.missing else 0
+
+
+def write_report(chosen: argparse.Namespace) -> int:
+    """Write a run's report into its folder."""
+    written = report.write(chosen.folder)
+    print(f"{written[0]}, and {len(written) - 1} files beside it")
+    return 0
+
+
+def compare(chosen: argparse.Namespace) -> int:
+    """Say what changed from one run to another."""
+    found, words = changes(load(Store(chosen.before)), load(Store(chosen.after)))
+    for row in [found.head, *found.rows] if found.rows else []:
+        print(f"{row[0]:<30} {row[1]:<11} {row[2]:>14} {row[3]:>14} {row[4]:>19} {row[5]}".rstrip())
+    print(words)
+    return 0
+
+
+def demo(chosen: argparse.Namespace) -> int:
+    """Run the plan quick and print its table and claims."""
+    target: Path | None = chosen.json
+    if target is not None and not target.absolute().parent.is_dir():
+        raise UsageError(f"--json {target}: there is no folder {target.absolute().parent}")
+    plan = chosen_plan(chosen)
+    begun_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="qperf-demo-") as folder:
+        with Store(Path(folder)) as store:
+            store.adopt(plan)
+            print(announcement(plan, store, False), file=sys.stderr)
+            run_plan(plan, store, Progress())
+            outcome = load(store)
+        described = environment()
+    compared = ratios(outcome)
+    if target is not None:
+        try:
+            target.write_text(json.dumps(figures(outcome, described, compared), indent=1) + "\n")
+        except OSError as error:
+            raise UsageError(f"--json {target}: {error.strerror}") from error
+    print(table(outcome, compared))
+    sentences = claims(compared)
+    if sentences:
+        print("\n" + "\n".join(sentences))
+    print(f"\nMeasured in {(time.monotonic() - begun_s) / 60:.1f} minutes.", file=sys.stderr)
+    return 1 if outcome.failures or outcome.missing else 0
+
+
+def clean(chosen: argparse.Namespace) -> int:
+    """Remove what killed runs left."""
+    removed = leftovers.clean()
+    print("\n".join(removed) if removed else "nothing is left of killed runs")
+    return 0
+
+
+def chosen_plan(chosen: argparse.Namespace) -> Plan:
+    """The named plan with what the command line changes of it; UsageError when nothing is left."""
+    plan = PLANS[chosen.plan]()
+    pace = plan.pace
+    if chosen.seconds is not None:
+        pace = replace(
+            pace,
+            qperf_s=chosen.seconds,
+            large_s=chosen.seconds,
+            mtr_cycles=round(chosen.seconds / pace.mtr_interval_s),
+            iperf_s=chosen.seconds,
+        )
+    systems = chosen.systems or plan.systems
+    plan = replace(
+        plan, pace=pace, systems=systems, rounds=chosen.rounds, pin=chosen.pin, seed=chosen.seed
+    ).filtered(chosen.filter)
+    if not plan.parts:
+        raise UsageError(f"--filter {chosen.filter}: no case is called so")
+    return plan
+
+
+def announcement(plan: Plan, store: Store, continued: bool) -> str:
+    """What will be measured, and how long that takes."""
+    points = {part.name: [p for p in plan.points(part) if store.needs(p)] for part in plan.parts}
+    total = sum(len(plan.points(part)) for part in plan.parts)
+    count = sum(len(found) for found in points.values())
+    expected_s = sum(
+        plan.boot_s(part) + plan.expected_s(plan.warm_up(part) + points[part.name])
+        for part in plan.parts
+        if points[part.name]
+    )
+    what = f"plan {plan.name}: {len(plan.cases)} cases, {', '.join(plan.systems)}, "
+    what += f"{plan.rounds} rounds, order of seed {plan.seed}; "
+    if continued:
+        what += f"{total - count} of {total} points are there, "
+    return what + f"{count} points to measure, about {duration(expected_s)}"
+
+
+def summary(outcome: Outcome) -> str:
+    """How much of a plan there is."""
+    words = [f"{len(outcome.samples)} points measured"]
+    if outcome.failures:
+        words.append(f"{len(outcome.failures)} failed")
+    if outcome.missing:
+        words.append(f"{outcome.missing} missing")
+    return ", ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """ "3 minutes", "2 hours 5 minutes"."""
+    minutes = max(1, round(seconds / 60))
+    if minutes < 60:
+        return f"{minutes} minute{'s' if minutes > 1 else ''}"
+    return f"{minutes // 60} hour{'s' if minutes >= 120 else ''} {minutes % 60} minutes"

@@ -1,0 +1,80 @@
+"""One point: the tool runs in every client at the same time, and what it costs is counted."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from qperf_suite.agent import CommandResult
+from qperf_suite.cpu import cpu_time
+from qperf_suite.errors import ToolError, ToolRefusedError
+from qperf_suite.parse import Reading
+from qperf_suite.system import Seat, System
+from qperf_suite.workloads import Case, Pace
+
+# What a tool may take beyond the seconds that it measures: connecting, and being given up.
+GRACE_S = 5.0
+GRACE_GUEST_S = 1.0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of measuring a point once: a reading, or the words of a failure."""
+
+    reading: Reading | None
+    failure: str
+    raw: str
+    started: str
+    took_s: float
+    cpu: dict[str, float]
+
+    def record(self) -> dict[str, Any]:
+        """For the store."""
+        found: dict[str, Any] = {"failure": self.failure}
+        if self.reading is not None:
+            found = {"value": self.reading.value, "details": dict(self.reading.details)}
+        return {**found, "started": self.started, "took_s": self.took_s, "cpu": self.cpu}
+
+
+def attempt(system: System, case: Case, pace: Pace) -> Attempt:
+    """Measure once; raises GuestError when a guest is gone."""
+    pairs = [
+        (system.seat(client, case), system.seat(server, case)) for client, server in case.pairs
+    ]
+    guests = [seat.guest.pid for pair in pairs for seat in pair]
+    started, begun_s = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
+    before = cpu_time(guests, system.switches())
+    results = _run(pairs, case, pace)
+    used = cpu_time(guests, system.switches()).since(before)
+    took_s = round(time.monotonic() - begun_s, 3)
+    raw = "".join(
+        f"$ {result.command}\n{result.stdout}{result.stderr}[status {result.status}]\n"
+        for result in results
+    )
+    try:
+        reading, failure = case.join([_read(case, result) for result in results]), ""
+    except ToolError as error:
+        reading, failure = None, str(error)
+    return Attempt(reading, failure, raw, started, took_s, used)
+
+
+def _run(pairs: Sequence[tuple[Seat, Seat]], case: Case, pace: Pace) -> list[CommandResult]:
+    limit_s = case.seconds(pace) + GRACE_S + GRACE_GUEST_S * case.guests
+
+    def ask(pair: tuple[Seat, Seat]) -> CommandResult:
+        client, server = pair
+        return client.guest.run(case.command(server.address, pace), limit_s)
+
+    if len(pairs) == 1:
+        return [ask(pairs[0])]
+    with ThreadPoolExecutor(len(pairs)) as pool:
+        return list(pool.map(ask, pairs))
+
+
+def _read(case: Case, result: CommandResult) -> Reading:
+    # iperf3 reports errors on stdout, as JSON, which its parser puts in words.
+    if not result.ok and not result.stdout.lstrip().startswith("{"):
+        raise ToolRefusedError(result.words)
+    return case.parse(result.stdout)

@@ -1,0 +1,221 @@
+"""Reports of runs that never were: plots, tables, claims, comparison, and what is in the files."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from qperf_suite.charts import Chart, Dot, Series, short, svg, y_ticks
+from qperf_suite.cli import main
+from qperf_suite.comparison import changes
+from qperf_suite.errors import UsageError
+from qperf_suite.outcome import load
+from qperf_suite.plans import PLANS, Part, Plan
+from qperf_suite.published import judge, published_ratio, published_value
+from qperf_suite.report import write
+from qperf_suite.statistics import Ratio
+from qperf_suite.store import Store
+from qperf_suite.workloads import Case
+from tests.fakes.suite_run import invented
+
+SMALL = Plan("quick", [Part("pairs", [Case("same-host", "tcp_lat", size) for size in (1, 2, 4)])])
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    invented(folder, PLANS["published"]())
+    write(folder)
+    return folder
+
+
+def test_the_html_needs_nothing_else_and_is_small(published: Path) -> None:
+    page = (published / "report.html").read_text()
+    assert len(page) < 5_000_000
+    foreign = re.findall(r'(?:src|href)="(?!data:)([^"]*)"|url\(', page)
+    assert foreign == []
+    assert "<script" not in page
+    assert "Fast &amp; Co." in page
+    assert "bridge: &lt;fast&gt; &amp; clear text" in page
+
+
+def test_every_plot_is_a_file_and_in_the_page(published: Path) -> None:
+    names = {path.stem for path in (published / "plots").iterdir()}
+    wanted = {f"{where}-{test}" for where in ("same-host", "across-hosts") for test in TESTS}
+    assert wanted <= names
+    assert {"same-host-tcp_lat-ratio", "across-hosts-tcp_bw-per-cpu"} <= names
+    page = (published / "report.html").read_text()
+    assert page.count("<svg") == len(names) == 2 * (4 + 4 + 2 + 3)
+    for path in (published / "plots").iterdir():
+        ElementTree.parse(path)
+
+
+TESTS = ("tcp_lat", "tcp_bw", "udp_lat", "udp_bw", "mtr-crowd", "iperf3-crowd")
+
+
+def test_tables_have_every_row_of_the_published_layout(published: Path) -> None:
+    page = (published / "report.html").read_text()
+    for title in (
+        "TCP with qperf, same host",
+        "UDP with qperf, across hosts",
+        "Guests that talk at the same time, same host",
+        "Percentiles of round trips, across hosts",
+        "Ratios of vhost-user, same host",
+        "What the published text claims",
+        "Where vhost-user is behind",
+    ):
+        assert (f"<h2>{title}</h2>" in page) == (title != "Where vhost-user is behind"), title
+    text = (published / "report.md").read_text()
+    assert "| 128 MiB |" in text
+    assert "| 14 |" in text
+    assert "plots/same-host-tcp_lat.svg" in text
+
+
+def test_figures_and_samples_are_beside_it(published: Path) -> None:
+    made = json.loads((published / "figures.json").read_text())
+    assert len(made["samples"]) == 1692
+    assert len((published / "samples.csv").read_text().splitlines()) == 1693
+
+
+def test_a_report_of_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:
+    invented(tmp_path, SMALL)
+    lines = (tmp_path / "points.jsonl").read_text().splitlines()
+    (tmp_path / "points.jsonl").write_text("\n".join(lines[:20]) + "\n")
+    write(tmp_path)
+    assert "7 missing: not finished" in (tmp_path / "report.html").read_text()
+
+
+def test_there_is_no_report_without_points(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.adopt(SMALL)
+    with pytest.raises(UsageError, match="no measured point"):
+        write(tmp_path)
+
+
+# ---- claims
+
+
+def test_published_figures_are_the_published_ones() -> None:
+    assert published_value(Case("same-host", "tcp_lat", 1), "vhost-user") == 11.7
+    assert published_value(Case("same-host", "udp_bw", 1024), "vhost-user") == 316
+    assert published_value(Case("same-host", "iperf3", guests=14), "bridge") == 38.59
+    assert published_value(Case("same-host", "pingpong", 64), "bridge") is None
+    ratio = published_ratio(Case("same-host", "tcp_bw", 1024), "bridge")
+    assert ratio == pytest.approx(274 / 731, abs=0.01)
+    assert published_ratio(Case("same-host", "tcp_lat", 1), "bridge") == pytest.approx(42.6 / 11.7)
+
+
+def test_most_claims_hold_of_the_published_figures() -> None:
+    compared: dict[str, dict[Case, Ratio]] = {}
+    for other in ("bridge", "masquerade"):
+        row = compared.setdefault(f"vhost-user/{other}", {})
+        for case in PLANS["published"]().cases:
+            ratio = published_ratio(case, other)
+            if ratio is not None:
+                row[case] = Ratio(ratio, ratio, ratio)
+    answers = {found.claim.words: found.answer for found in judge(compared)}
+    assert "not measured" not in answers.values()
+    failing = {words for words, answer in answers.items() if answer != "holds here"}
+    # At 256 B the published figure is above bridge's; from 8 MiB on latency is not lower across.
+    assert failing == {
+        "TCP bandwidth of vhost-user falls behind bridge from 128 B to 8 KiB, same host",
+        "TCP latency of vhost-user is lower at every size, across hosts, than bridge's",
+        "TCP latency of vhost-user is lower at every size, across hosts, than masquerade's",
+    }
+
+
+@pytest.mark.parametrize(
+    ("ratio", "answer"),
+    [
+        (Ratio(2, 1.5, 3), "holds here"),
+        (Ratio(1.1, 0.9, 1.3), "undecided"),
+        (Ratio(0.8, 0.7, 0.9), "does not hold"),
+        (Ratio(1, 0.98, 1.02), "does not hold"),
+    ],
+)
+def test_a_claim_is_judged_by_its_cases(ratio: Ratio, answer: str) -> None:
+    good = Ratio(2, 1.5, 3)
+    row = {Case("same-host", "udp_lat", 1): good, Case("same-host", "udp_lat", 2): ratio}
+    (found,) = (
+        found
+        for found in judge({"vhost-user/bridge": row})
+        if found.claim.counts(Case("same-host", "udp_lat", 1)) and found.claim.other == "bridge"
+    )
+    assert found.answer == answer
+
+
+# ---- comparison of runs
+
+
+def test_a_run_compared_with_itself_has_few_changes(tmp_path: Path) -> None:
+    plan = replace(PLANS["published"]().filtered("same-host/tcp"), rounds=6)
+    before, after = (load(invented(tmp_path / str(seed), plan, seed=seed)) for seed in (1, 2))
+    table, words = changes(before, after)
+    assert len(table.rows) <= 0.08 * 168
+    assert "of 168 cases changed beyond noise; about 8 of so many" in words
+
+
+def test_what_became_better_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, better in (("before", 1.0), ("after", 1.3)):
+        invented(tmp_path / name, SMALL, better=better)
+    assert main(["compare", str(tmp_path / "before"), str(tmp_path / "after")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("better\n") == 9
+    assert "1.30 (" in printed
+    assert "9 of 9 cases changed beyond noise" in printed
+
+
+def test_runs_without_a_common_case_are_not_compared(tmp_path: Path) -> None:
+    before = load(invented(tmp_path / "a", SMALL))
+    after = load(invented(tmp_path / "b", PLANS["ci"]().filtered("mtr")))
+    with pytest.raises(UsageError, match="in common"):
+        changes(before, after)
+
+
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_a_folder_without_a_run_is_wrong_usage(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [str(tmp_path)] * (2 if command == "compare" else 1)
+    assert main([command, *folders]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+# ---- charts
+
+
+def test_intervals_without_end_stay_in_the_picture() -> None:
+    dots = [Dot(1, 10, 0, float("inf")), Dot(2, 20, 15, 25)]
+    chart = Chart("t", "us", "x", [Series("s & t", dots)], {1.0: "1", 2.0: "2"}, line=1.0)
+    root = ElementTree.fromstring(svg(chart))
+    numbers = [float(text) for text in re.findall(r"(?<=[\s\dMHVL])-?\d+\.\d", svg(chart))]
+    assert root.tag.endswith("svg")
+    assert all(0 <= number <= 460 for number in numbers)
+
+
+def test_an_empty_chart_is_drawn() -> None:
+    ElementTree.fromstring(svg(Chart("t", "us", "x", [Series("s", [])], {1.0: "1", 2.0: "2"})))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1, 10, [1, 2, 5, 10]),
+        (0.3, 60, [0.5, 1, 2, 5, 10, 20, 50]),
+        (0.9, 2.2, [1, 1.2, 1.4, 1.6, 1.8, 2, 2.2]),
+        (0.98, 1.02, [0.98, 0.99, 1, 1.01, 1.02]),
+        (1, 1e5, [1, 10, 100, 1e3, 1e4, 1e5]),
+    ],
+)
+def test_ticks_are_round(low: float, high: float, ticks: list[float]) -> None:
+    assert y_ticks(low, high) == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, "0.5"), (1000, "1k"), (2e6, "2M"), (20, "20"), (5e9, "5G")]
+)
+def test_short_numbers(value: float, text: str) -> None:
+    assert short(value) == text
