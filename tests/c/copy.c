@@ -36,6 +36,6 @@ int main(void)
         source[i] = (uint8_t)(i * 7 + i / 251 + 1);
     printf("any: %d\n", copies_all(copy_any));
     if (__builtin_cpu_supports("avx2"))
-        printf("avx2: %d\nasking ahead: %d\n", copies_all(copy_avx2), copies_all(copy_avx2_ahead));
+        printf("avx2: %d\nintel: %d\n", copies_all(copy_avx2), copies_all(copy_avx2_intel));
     return 0;
 }
