@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--plan", choices=PLANS, required=True)
     run.add_argument("--out", type=Path, required=True, metavar="DIR")
+    run.add_argument(
+        "--inventory", type=Path, metavar="FILE", help="guests that run already, reached by ssh"
+    )
     run.add_argument("--seed", type=_positive, default=1, metavar="N", help="of the random order")
     _matrix(run)
     run.set_defaults(act=commands.run, seconds=None)

@@ -16,6 +16,7 @@ from qperf_suite.figures import figures
 from qperf_suite.outcome import Outcome, load
 from qperf_suite.plans import PLANS, Plan
 from qperf_suite.progress import Progress
+from qperf_suite.remote import booting, fitting, preflight, read_inventory
 from qperf_suite.runner import run as run_plan
 from qperf_suite.store import Store
 from qperf_suite.table import claims, ratios, table
@@ -23,14 +24,20 @@ from qperf_suite.table import claims, ratios, table
 
 def run(chosen: argparse.Namespace) -> int:
     """Measure a plan into a folder, or what is missing there."""
-    plan = chosen_plan(chosen)
+    plan, boot = chosen_plan(chosen), None
+    if chosen.inventory is not None:
+        if chosen.systems:
+            raise UsageError("--systems: the inventory names them")
+        inventory = read_inventory(chosen.inventory)
+        plan, boot = fitting(plan, inventory), booting(inventory)
+        preflight(plan, inventory)
     with Store(chosen.out) as store:
         continued = store.adopt(plan)
         for line in leftovers.clean():
             print(f"removed what a killed run left: {line}", file=sys.stderr)
         print(announcement(plan, store, continued), file=sys.stderr)
         store.note({"environment": environment()})
-        run_plan(plan, store, Progress())
+        run_plan(plan, store, Progress(), boot)
         outcome = load(store)
     print(f"{chosen.out}: {summary(outcome)}", file=sys.stderr)
     if outcome.samples:

@@ -115,6 +115,11 @@ class Guest:
         return self.process.pid
 
     @property
+    def session(self) -> int | None:
+        """Of all its processes."""
+        return self.pid
+
+    @property
     def interfaces(self) -> list[str]:
         """Names of the NICs inside the guest, in order."""
         return [f"eth{index}" for index in range(len(self.nics))]

@@ -43,7 +43,8 @@ def attempt(system: System, case: Case, pace: Pace) -> Attempt:
     pairs = [
         (system.seat(client, case), system.seat(server, case)) for client, server in case.pairs
     ]
-    guests = [seat.guest.pid for pair in pairs for seat in pair]
+    sessions = (seat.guest.session for pair in pairs for seat in pair)
+    guests = [session for session in sessions if session is not None]
     started, begun_s = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
     before = cpu_time(guests, system.switches())
     results = _run(pairs, case, pace)

@@ -5,19 +5,38 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
+from qperf_suite.agent import CommandResult
 from qperf_suite.guests import Guest
 from qperf_suite.plans import GUEST_MEMORY_MIB, GUESTS
 from qperf_suite.topology import Topology
 from qperf_suite.workloads import SERVERS, Case
 
 
+class Machine(Protocol):
+    """What is asked of a guest, also of one that was not booted here.
+
+    session: of its processes on this machine, None when it is another's.
+    """
+
+    @property
+    def session(self) -> int | None: ...
+
+    def wait_ready(self) -> None: ...
+
+    def run(self, command: str, timeout_s: float = 10.0) -> CommandResult: ...
+
+    def check(self, command: str, timeout_s: float = 10.0) -> str: ...
+
+    def spawn(self, command: str) -> None: ...
+
+
 @dataclass(frozen=True)
 class Seat:
     """A guest, and the address under which the others reach it."""
 
-    guest: Guest
+    guest: Machine
     address: str
 
 
@@ -87,7 +106,7 @@ class System(ABC):
                 seat.guest.check(command)
             self.restart_servers(seat.guest)
 
-    def restart_servers(self, guest: Guest) -> None:
+    def restart_servers(self, guest: Machine) -> None:
         """Start the tools' servers anew, after boot and after a failure."""
         guest.run("killall -9 qperf iperf3 pingpong")
         for server in SERVERS:

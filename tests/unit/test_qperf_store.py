@@ -12,13 +12,12 @@ import pytest
 
 from qperf_suite.agent import CommandResult
 from qperf_suite.errors import GuestError, TopologyError, UsageError
-from qperf_suite.guests import Guest
 from qperf_suite.outcome import load
 from qperf_suite.plans import Part, Plan
 from qperf_suite.progress import Progress
 from qperf_suite.runner import run
 from qperf_suite.store import Store
-from qperf_suite.system import Seat, System
+from qperf_suite.system import Machine, Seat, System
 from qperf_suite.workloads import Case
 
 LATENCY = Case("same-host", "tcp_lat", 1)
@@ -37,7 +36,7 @@ Hook = Callable[[str, str], CommandResult | None]
 class FakeGuest:
     """Answers at once; a hook may answer instead, or raise."""
 
-    pid = os.getpid()
+    session = os.getpid()
 
     def __init__(self, system: str, hook: Hook, restarted: list[str]) -> None:
         self._system = system
@@ -59,7 +58,7 @@ class FakeSystem(System):
     """Every seat is the same guest."""
 
     def __init__(self, name: str, hook: Hook, restarted: list[str]) -> None:
-        self._guest = cast(Guest, FakeGuest(name, hook, restarted))
+        self._guest = cast(Machine, FakeGuest(name, hook, restarted))
 
     def start(self, stack: object) -> None:
         pass

@@ -1,0 +1,275 @@
+"""Guests that run already, reached by ssh: an inventory instead of guests booted here.
+
+    [guests.bridge.a1]            system, guest; the first letter of a guest is its host
+    ssh = "root@192.0.2.10"
+    address = "10.5.0.1"          under which the other guests reach it
+    port = 22
+    key = "/root/.ssh/id"
+    known_hosts = "/root/hosts"   hosts that are not in it are added
+
+Port, key and known_hosts may be left out, and are ssh's own choice then.
+"""
+
+import ipaddress
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qperf_suite.agent import CommandResult
+from qperf_suite.errors import GuestError, UsageError
+from qperf_suite.leftovers import PREFIX
+from qperf_suite.plans import Part, Plan
+from qperf_suite.progress import Progress
+from qperf_suite.runner import Boot
+from qperf_suite.store import Store
+from qperf_suite.system import Machine, Seat, System
+from qperf_suite.workloads import Case
+
+CONNECT_TIMEOUT_S = 5
+GRACE_S = 10.0
+SSH_FAILED = 255
+# Tests that are tools of their own; the others are qperf's.
+TOOLS = ("mtr", "iperf3")
+TOOLS_ALWAYS = ("timeout", "setsid", "pkill")
+
+
+@dataclass(frozen=True)
+class Login:
+    """Where a guest is. address: for the other guests; None leaves a file to ssh."""
+
+    ssh: str
+    address: str
+    port: int = 22
+    key: str | None = None
+    known_hosts: str | None = None
+
+
+Inventory = Mapping[str, Mapping[str, Login]]
+
+
+class SshGuest:
+    """A machine that runs commands over one ssh connection, kept open between them."""
+
+    session = None
+
+    def __init__(self, name: str, login: Login, folder: Path) -> None:
+        self.name = name
+        self._login = login
+        self._control = folder / f"{name}.ssh"
+
+    def run(self, command: str, timeout_s: float = 10.0) -> CommandResult:
+        """Run a shell command; raises GuestError when the guest cannot be reached."""
+        limited = f"timeout -s KILL {max(1, round(timeout_s))} sh -c {shlex.quote(command)}"
+        try:
+            done = subprocess.run(
+                [*self._ssh(), self._login.ssh, limited],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s + GRACE_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise GuestError(f"guest {self.name} ({self._login.ssh}) does not answer") from error
+        if done.returncode == SSH_FAILED:
+            said = done.stderr.strip().splitlines() or ["the connection broke"]
+            raise GuestError(f"guest {self.name} ({self._login.ssh}): {said[-1]}")
+        return CommandResult(command, done.returncode, done.stdout, done.stderr)
+
+    def wait_ready(self) -> None:
+        """Connect; raises GuestError."""
+        self.check("true")
+
+    def check(self, command: str, timeout_s: float = 10.0) -> str:
+        """Run a command that has to succeed; returns its output, raises GuestError."""
+        result = self.run(command, timeout_s)
+        if not result.ok:
+            raise GuestError(f"guest {self.name}: {command}: {result.words}")
+        return result.stdout
+
+    def spawn(self, command: str) -> None:
+        """Start a command that goes on in the background, in a session of its own."""
+        self.run(f"setsid {command} </dev/null >/dev/null 2>&1 &")
+
+    def close(self) -> None:
+        """End the connection."""
+        subprocess.run(
+            [*self._ssh(), "-O", "exit", self._login.ssh], capture_output=True, check=False
+        )
+
+    def _ssh(self) -> list[str]:
+        options = {
+            "BatchMode": "yes",
+            "ConnectTimeout": CONNECT_TIMEOUT_S,
+            "ControlMaster": "auto",
+            "ControlPath": self._control,
+            "ControlPersist": 60,
+            "LogLevel": "ERROR",
+            "ServerAliveCountMax": 2,
+            "ServerAliveInterval": 2,
+            "StrictHostKeyChecking": "accept-new",
+        }
+        if self._login.key is not None:
+            options |= {"IdentityFile": self._login.key, "IdentitiesOnly": "yes"}
+        if self._login.known_hosts is not None:
+            options["UserKnownHostsFile"] = self._login.known_hosts
+        arguments = ["ssh", "-p", str(self._login.port)]
+        for name, value in options.items():
+            arguments += ["-o", f"{name}={value}"]
+        return arguments
+
+
+class RemoteSystem(System):
+    """The guests of one system of an inventory; the network between them is somebody else's."""
+
+    def __init__(self, name: str, logins: Mapping[str, Login], folder: Path) -> None:
+        self._name = name
+        self._guests = {
+            guest: SshGuest(f"{name}-{guest}", login, folder) for guest, login in logins.items()
+        }
+        self._seats = {
+            guest: Seat(remote, logins[guest].address) for guest, remote in self._guests.items()
+        }
+
+    def start(self, stack: ExitStack) -> None:
+        """Nothing starts; connections are ended by the stack."""
+        for guest in self._guests.values():
+            stack.callback(guest.close)
+
+    def seats(self) -> list[Seat]:
+        """Every guest."""
+        return list(self._seats.values())
+
+    def seat(self, guest: str, case: Case) -> Seat:
+        """The same guest in every case."""
+        return self._seats[guest]
+
+    def options(self) -> list[str]:
+        """What the guests say of themselves."""
+        kernels = {seat.guest.check("uname -sr").strip() for seat in self.seats()}
+        return [f"{self._name}: guests reached by ssh, {', '.join(sorted(kernels))}"]
+
+    def restart_servers(self, guest: Machine) -> None:
+        """Those that a plan for an inventory needs."""
+        guest.run("pkill -9 -x qperf; pkill -9 -x iperf3")
+        for command in ("qperf", "iperf3 -s"):
+            guest.spawn(command)
+
+
+def read_inventory(path: Path) -> Inventory:
+    """UsageError names what is wrong with it."""
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--inventory {path}: {error}") from error
+    systems = found.get("guests")
+    if not isinstance(systems, dict) or not systems:
+        raise UsageError(f"--inventory {path}: there is no [guests.SYSTEM.GUEST]")
+    return {
+        name: {
+            guest: _login(f"{path}: guests.{name}.{guest}", entry)
+            for guest, entry in guests.items()
+        }
+        for name, guests in systems.items()
+        if isinstance(guests, dict)
+    }
+
+
+def fitting(plan: Plan, inventory: Inventory) -> Plan:
+    """What of a plan these guests can measure: without pingpong, which is not theirs."""
+    shared = set.intersection(*(set(guests) for guests in inventory.values()))
+    parts = []
+    for part in plan.parts:
+        cases = [
+            case
+            for case in part.cases
+            if case.test != "pingpong"
+            and shared >= {guest for pair in case.pairs for guest in pair}
+        ]
+        guests = sorted({guest for case in cases for pair in case.pairs for guest in pair})
+        if cases:
+            parts.append(replace(part, cases=cases, guests=guests))
+    if not parts:
+        raise UsageError("--inventory: no case of the plan has all its guests in every system")
+    return replace(plan, parts=parts, systems=list(inventory), pin=False)
+
+
+def preflight(plan: Plan, inventory: Inventory) -> None:
+    """Look at every guest that will be needed; UsageError lists all that is missing."""
+    tools = sorted({case.test if case.test in TOOLS else "qperf" for case in plan.cases})
+    guests = sorted({guest for part in plan.parts for guest in part.guests})
+    wrong = []
+    with _folder() as folder:
+        for system, logins in inventory.items():
+            for guest in guests:
+                remote = SshGuest(f"{system}-{guest}", logins[guest], folder)
+                try:
+                    wrong += [
+                        f"guest {remote.name} ({logins[guest].ssh}): {tool} is not installed"
+                        for tool in (*TOOLS_ALWAYS, *tools)
+                        if not remote.run(f"command -v {tool}").ok
+                    ]
+                except GuestError as error:
+                    wrong.append(str(error))
+                finally:
+                    remote.close()
+    if wrong:
+        raise UsageError("\n  ".join(["these guests cannot be measured:", *wrong]))
+
+
+def booting(inventory: Inventory) -> Boot:
+    """In place of booting: connecting."""
+
+    @contextmanager
+    def connected(
+        plan: Plan, part: Part, store: Store, progress: Progress
+    ) -> Iterator[Mapping[str, System]]:
+        with ExitStack() as stack:
+            folder = stack.enter_context(_folder())
+            systems = {
+                name: RemoteSystem(
+                    name, {guest: inventory[name][guest] for guest in part.guests}, folder
+                )
+                for name in plan.systems
+            }
+            for system in systems.values():
+                system.start(stack)
+                system.wait_ready()
+            options = [line for system in systems.values() for line in system.options()]
+            store.note({"part": part.name, "options": options})
+            yield systems
+
+    return connected
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """For the sockets of connections, with a short name."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _login(where: str, entry: object) -> Login:
+    if not isinstance(entry, dict):
+        raise UsageError(f"--inventory {where} is not a table")
+    try:
+        login = Login(**entry)
+        ipaddress.IPv4Address(login.address)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--inventory {where}: {error}") from error
+    # What begins like an option would be one to ssh.
+    if not isinstance(login.port, int) or not re.fullmatch(r"[\w.]+[\w.@:-]*", login.ssh):
+        raise UsageError(f'--inventory {where}: ssh is "user@host", and port a number')
+    return login
