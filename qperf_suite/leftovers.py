@@ -12,25 +12,32 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 PREFIX = "qs"
 _OURS = re.compile(rf"{PREFIX}(\d+)-.+")
 NAMESPACES = Path("/run/netns")
+END_TIMEOUT_S = 20.0
 
 
 def clean() -> list[str]:
     """Remove it all; returns one line for each thing removed."""
     removed = []
-    for path in _abandoned(NAMESPACES):
-        for pid in _inhabitants(path):
+    namespaces = list(_abandoned(NAMESPACES))
+    folders = list(_abandoned(Path(tempfile.gettempdir())))
+    pids = {pid for path in namespaces for pid in _inhabitants(path)} | _users(folders)
+    for pid in pids:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-            removed.append(f"process {pid} in namespace {path.name}")
+            removed.append(f"process {pid}")
+    _await_end(pids)
+    for path in namespaces:
         subprocess.run(["ip", "netns", "delete", path.name], capture_output=True, check=False)
         if not path.exists():
             removed.append(f"namespace {path.name}")
-    for path in _abandoned(Path(tempfile.gettempdir())):
+    for path in folders:
         shutil.rmtree(path, ignore_errors=True)
         removed.append(f"folder {path}")
     return removed
@@ -60,3 +67,29 @@ def _inhabitants(namespace: Path) -> list[int]:
         ["ip", "netns", "pids", namespace.name], capture_output=True, text=True, check=False
     )
     return [int(pid) for pid in done.stdout.split()]
+
+
+def _users(folders: Sequence[Path]) -> set[int]:
+    """Processes that were started with a path in one of these folders."""
+    marks = [os.fsencode(folder) for folder in folders]
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline") if marks else ():
+        with suppress(OSError):
+            command = path.read_bytes()
+            if any(mark in command for mark in marks):
+                found.add(int(path.parent.name))
+    return found - {os.getpid()}
+
+
+def _await_end(pids: Collection[int]) -> None:
+    """A guest's memory takes a while to be given back."""
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while time.monotonic() < deadline and any(map(_runs, pids)):
+        time.sleep(0.02)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

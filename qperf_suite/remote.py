@@ -4,8 +4,8 @@
     ssh = "root@192.0.2.10"
     address = "10.5.0.1"          under which the other guests reach it
     port = 22
-    key = "/root/.ssh/id"
-    known_hosts = "/root/hosts"   hosts that are not in it are added
+    key = "~/.ssh/id_ed25519"
+    known_hosts = "hosts"         hosts that are not in it are added
 
 Port, key and known_hosts may be left out, and are ssh's own choice then.
 """
