@@ -6,9 +6,9 @@
  * once, at start:
  *
  *     Intel   early into the second cache, in time into the first, and the target as its owner
- *     others  measured on AMD (Zen 5): each source line once, a page ahead.  Where the CPUs share a
- *             cache, any request costs and asking as for Intel costs a quarter; where they do not,
- *             a plain loop takes a third longer than this
+ *     others  measured on AMD (Zen 5): each source line once, a page ahead.  Between CPUs near to
+ *             each other any request costs, and asking as for Intel costs a quarter; between CPUs
+ *             far apart a plain loop takes a quarter longer than this
  *
  * Untrusted: nothing; who calls has checked both ranges.
  * Threads:   any; functions keep no state.
