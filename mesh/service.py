@@ -15,21 +15,20 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from mesh import wire
-from mesh.address import Address
+from mesh.accounts import Accounts
 from mesh.config import MeshConfig
 from mesh.core import (
     MeshCore,
     MeshCoreError,
     Punt,
     PuntKind,
-    SessionStats,
     steer,
 )
 from mesh.errors import ConfigError, LocalError
@@ -46,14 +45,11 @@ from mesh.events import (
     SessionReady,
     Traffic,
 )
-from mesh.handshake import State
 from mesh.identity import encode_key
 from mesh.inquiries import Inquiries
 from mesh.keyfile import load_identity
 from mesh.node import Node
-from mesh.peer import PeerStatus
 from mesh.prober import Prober
-from mesh.relay import Through
 from mesh.sockets import open_own_sockets, open_sockets, target
 from mesh.wire import Cipher
 
@@ -61,14 +57,6 @@ log = logging.getLogger("vsw.mesh")
 
 REPORT_S = 1.0
 _NS_PER_S = 1_000_000_000
-
-# What users see; whether a fresh key is on its way is no concern of theirs.
-_STATE_NAMES = {
-    State.IDLE: "idle",
-    State.INITIATING: "connecting",
-    State.READY: "connected",
-    State.REKEYING: "connected",
-}
 
 
 class Switch(Protocol):
@@ -105,8 +93,7 @@ class MeshService:
         self._timer: asyncio.TimerHandle | None = None
         self._report: asyncio.TimerHandle | None = None
         self._unsent = 0
-        # peer -> (rx, tx, passed on) of removed sessions
-        self._bytes: dict[int, tuple[int, int, int]] = {}
+        self._accounts = Accounts()
         self.c_rxqs: list[list[object]] = [[] for _ in range(workers)]
         self.peer_ids: Mapping[bytes, int] = {}
 
@@ -303,11 +290,11 @@ class MeshService:
         match event:
             case PeerAdded():
                 core.create_peer(event.peer, event.node_id)
-                self._bytes[event.peer] = (0, 0, 0)
+                self._accounts.open(event.peer)
             case PeerRemoved():
                 prober.remove(event.peer)
                 core.remove_peer(event.peer)
-                del self._bytes[event.peer]
+                self._accounts.close(event.peer)
             case PeerPlaced():
                 core.place_peer(event.peer, event.neighbour)
             case PathChanged():
@@ -365,12 +352,7 @@ class MeshService:
             log.debug("%s", error)  # its installation failed, in the same batch of events
             return
         core.remove_session(event.local_index)
-        rx, tx, relayed = self._bytes[event.peer]
-        self._bytes[event.peer] = (
-            rx + stats.rx_bytes,
-            tx + stats.tx_bytes,
-            relayed + stats.relayed_bytes,
-        )
+        self._accounts.session_removed(event.peer, stats)
 
     def _arm(self, node: Node) -> None:
         if self._timer is not None:
@@ -387,34 +369,13 @@ class MeshService:
     def status(self) -> list[dict[str, object]]:
         """One entry per peer.  Bytes are those of records, sealed, since the peer is known."""
         core, node = self._started()
-        now = time.monotonic_ns()
         names = {number: encode_key(key) for key, number in node.peer_ids().items()}
-        return [self._peer_status(core, status, names) for status in node.status(now)]
-
-    def _peer_status(
-        self, core: MeshCore, status: PeerStatus, names: Mapping[int, str]
-    ) -> dict[str, object]:
-        sessions: list[SessionStats] = []
-        for session in status.sessions:
-            sessions.append(core.session_stats(session.local_index))
-        rx, tx, relayed = self._bytes[status.peer]
-        path = next((s.endpoint for s in sessions if s.current), status.endpoint)
-        age_ns = status.last_handshake_ns
-        return {
-            "public_key": encode_key(status.public_key),
-            "state": _STATE_NAMES[status.state],
-            "endpoint": str(path) if isinstance(path, Address) else None,
-            "via": names.get(path.peer) if isinstance(path, Through) else None,
-            "last_handshake_s": None if age_ns is None else age_ns / _NS_PER_S,
-            "rx_bytes": rx + sum(s.rx_bytes for s in sessions),
-            "tx_bytes": tx + sum(s.tx_bytes for s in sessions),
-            "relayed_bytes": relayed + sum(s.relayed_bytes for s in sessions),
-            "cipher": next((s.cipher for s in status.sessions), None),
-            "lanes": self._workers,
-            "lanes_used": lanes_used(sessions),
-            **self._probing().status(status.peer),
-            "addresses": [str(network) for network in status.addresses],
-        }
+        rows = []
+        for peer in node.status(time.monotonic_ns()):
+            sessions = [core.session_stats(session.local_index) for session in peer.sessions]
+            row = self._accounts.status(peer, sessions, names)
+            rows.append(row | {"lanes": self._workers} | self._probing().status(peer.peer))
+        return rows
 
     def refused(self) -> dict[str, int]:
         """Handshake messages refused since the start, by reason."""
@@ -432,15 +393,6 @@ def usable(core: MeshCore, ciphers: tuple[Cipher, ...]) -> tuple[Cipher, ...]:
             f'add "{Cipher.CHACHA20_POLY1305.text}" to ciphers',
         )
     return found
-
-
-def lanes_used(sessions: Iterable[SessionStats]) -> int | None:
-    """How many send to the peer by different ports: lane 0, which needs no proof, and those that
-    were proven.  None by way of another node, which has its own."""
-    current = next((s for s in sessions if s.current), None)
-    if current is None or not isinstance(current.endpoint, Address):
-        return None
-    return 1 + current.own_lanes.bit_count()
 
 
 def expect_answer(core: MeshCore, data: bytes) -> None:
