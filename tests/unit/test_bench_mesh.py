@@ -188,4 +188,4 @@ def test_costs_and_rates_have_ratios_and_retransmissions_none() -> None:
         "tcp1": 0.5,
         "tcp1/cpu": 0.5,
     }
-    assert ratios["vsw/wireguard-go"]["tcp1/cpu"].median == 20
+    assert ratios["vsw/wireguard-go"]["tcp1/cpu"].median == pytest.approx(20)

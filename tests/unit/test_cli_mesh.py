@@ -144,6 +144,7 @@ def peer(**changes: object) -> dict[str, Any]:
         "paths": [way, {**way, "used": False, "rtt_ms": None}],
         "cipher": "CHACHA20_POLY1305",
         "lanes": 31,
+        "lanes_used": 31,
         "addresses": ["10.5.0.3/32", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:0/112"],
     }
     return {**row, **changes}
