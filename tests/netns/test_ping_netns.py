@@ -61,7 +61,11 @@ def test_ping(tmp_path: Path) -> None:
         assert (status, "seq=1 too long for the device" in text) == (1, True)
 
         endless = subprocess.Popen(
-            a.daemon.words("mesh", "ping", KEYS[1][:8], "-i", "0.1"),
+            # A shell that starts tests in the background has them ignore the signal.
+            [
+                *("env", "--default-signal=INT"),
+                *a.daemon.words("mesh", "ping", KEYS[1][:8], "-i", "0.1"),
+            ],
             cwd=a.daemon.file.parent,
             stdout=subprocess.PIPE,
             text=True,
