@@ -40,8 +40,12 @@ static ALWAYS_INLINE void copy_lines(uint8_t *to, const uint8_t *from, size_t le
     size_t at = CACHE_LINE - ((uintptr_t)to & (CACHE_LINE - 1));
     UNROLLED
     for (; at + CACHE_LINE <= len_bytes; at += CACHE_LINE) {
-        if (at + LINES_FAR * CACHE_LINE < from_bytes)
-            __builtin_prefetch(from + at + LINES_FAR * CACHE_LINE, 0, intel ? 2 : 3);
+        const uint8_t *far = from + at + LINES_FAR * CACHE_LINE;
+        bool has_far = at + LINES_FAR * CACHE_LINE < from_bytes;
+        if (!intel && has_far)
+            __builtin_prefetch(far);
+        if (intel && has_far)
+            __builtin_prefetch(far, 0, 2);
         if (intel) {
             __builtin_prefetch(from + at + LINES_NEAR * CACHE_LINE);
             prefetch_to_write(to + at + LINES_NEAR * CACHE_LINE);
