@@ -89,9 +89,9 @@ def y_ticks(low: float, high: float) -> list[float]:
         found = [value for value in values if low * 0.999 <= value <= high * 1.001]
         if len(found) >= 4:
             return found
-    # A narrow range: even steps, as on a linear axis.
+    # A narrow range, of 1 to 10 times `width`: even steps, as on a linear axis.
     width = 10.0 ** math.floor(math.log10(high - low))
-    step = next(width * part for part in (0.1, 0.2, 0.5, 1) if (high - low) / width / part <= 7)
+    step = next(width * part for part in (0.2, 0.5, 1, 2) if (high - low) / width / part <= 7)
     return [step * number for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
