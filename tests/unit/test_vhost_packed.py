@@ -1,10 +1,12 @@
 """Packed rings: wrap counters, event areas, positions, and drivers that lie about them."""
 
 import os
+import struct
 
 import pytest
 
 from tests.fakes.frontend import MERGEABLE, FrontEnd
+from tests.fakes.ram import Ram
 from tests.fakes.ring import AVAIL, INDIRECT, NEXT, USED, WRITE, PackedRing
 from tests.fakes.vhostbox import VhostBox, frame, pair
 from vhost import messages as m
@@ -284,3 +286,23 @@ def test_what_is_not_offered_is_not_taken(flags: int) -> None:
         box.settle()
         assert b.frames() == []
         assert box.ring_state(0, 1) == "ok"
+
+
+def test_a_ring_that_comes_round_in_one_burst_is_published() -> None:
+    """Its only buffer is its only descriptor: the first frame offers it anew, in the next round."""
+    with VhostBox() as box:
+        ram = Ram([(0x1000_0000, 1 << 20)])
+        ram.alloc(64)  # there is memory before the ring
+        a, b = box.front(0), box.front(1, ram, 1)
+        a.boot(MERGEABLE)
+        b.boot(PACKED)
+        ring = ring_of(b, 0)
+        start = ring.desc - b.header_bytes
+        again = struct.pack("<QIHH", start, 200, 0, WRITE | ring.bits(ring.offered + 1))
+        b.transmit(bytes(6) + again[:6] + bytes(48))  # its address is the descriptor's first bytes
+        box.settle()
+        ring.add([(start, 200, True)])
+        for last in range(2):
+            a.transmit(again + bytes([last]) * 44)
+        box.breathe()
+        assert len(ring.reap()) == 1

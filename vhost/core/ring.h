@@ -131,6 +131,13 @@ EACH_KIND void virtq_publish(struct virtq *q, uint32_t kind)
         virtq_log_used(q, count);
 }
 
+/* Whether chains were given back since `before` that are still to be published.  In a packed ring
+ * whose driver turns descriptors over meanwhile, one may come round to `before`. */
+EACH_KIND bool virtq_gave_back(const struct virtq *q, uint32_t kind, uint16_t before)
+{
+    return kind & VIRTQ_PACKED ? q->pending > 0 : q->next != before;
+}
+
 EACH_KIND bool virtq_wants_call(struct virtq *q, uint32_t kind)
 {
     return kind & VIRTQ_PACKED ? packed_wants_call(q) : split_wants_call(q);

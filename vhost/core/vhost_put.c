@@ -240,7 +240,7 @@ EACH_KIND void put_burst(struct vhost_queue *q, struct breath *b, struct packet 
             h->bytes += bytes;
         }
     }
-    if (likely(vq->next != before)) {
+    if (likely(virtq_gave_back(vq, kind, before))) {
         q->tx->waiting_since_ns = 0;
         q->tx->gave_up = false;
         vhost_queue_publish(q, b);
