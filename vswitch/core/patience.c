@@ -18,9 +18,10 @@ void patience_yield(struct patience *p)
         p->alone_ns = p->others_ns = 0;
     }
     if (now_ns - before_ns < PATIENCE_ALONE_NS) {
-        /* The breath since the last yield was idle as well, when it was short. */
-        bool follows = now_ns - p->yielded_ns < 2 * PATIENCE_ALONE_NS;
+        /* The breaths since the last yield were idle as well, when they were short. */
+        bool follows = now_ns - p->yielded_ns < PATIENCE_AGAIN_NS + 2 * PATIENCE_ALONE_NS;
         p->alone_ns += now_ns - (follows ? p->yielded_ns : before_ns);
+        p->again_ns = now_ns + PATIENCE_AGAIN_NS;
     } else {
         p->others_ns += now_ns - before_ns;
     }

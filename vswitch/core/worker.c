@@ -339,7 +339,7 @@ static uint64_t rest(struct worker *w, uint32_t moved, uint64_t before)
         look_at_events(w, 0);
     }
     if (moved == 0 && w->forward.snapshot->idle == IDLE_ADAPTIVE)
-        patience_yield(&w->patience);
+        patience_rest(&w->patience, w->forward.breath.now_ns);
     return before;
 }
 
