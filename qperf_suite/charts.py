@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 460, 320
+# By name, too: a renderer outside of a browser does not know which one is the system's.
+FONTS = "system-ui, DejaVu Sans, Liberation Sans, Noto Sans, Arial, sans-serif"
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 44, 40
 # Told apart without colours, too, by their marks.
 COLOURS = ("#0b62a4", "#c45508", "#4d7c0f", "#7a3e9d")
@@ -59,7 +61,7 @@ def svg(chart: Chart) -> str:
     title = escape(f"{chart.title}, {chart.y_title}")
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{title}" font-family="system-ui, sans-serif" font-size="11" fill="{INK}">',
+        f'aria-label="{title}" font-family="{FONTS}" font-size="11" fill="{INK}">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
         f'<text x="{LEFT}" y="15" font-size="13" font-weight="600">{title}</text>',
         *_legend(chart.series),

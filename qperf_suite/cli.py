@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _matrix(demo)
     demo.set_defaults(act=commands.demo, plan="quick", seed=1)
-    report = actions.add_parser("report", help="write a run's report: HTML, Markdown, CSV, SVG")
+    report = actions.add_parser("report", help="write a run's report: HTML, Markdown, CSV, plots")
     report.add_argument("folder", type=Path, metavar="DIR")
     report.set_defaults(act=commands.write_report)
     compare = actions.add_parser("compare", help="what changed between two runs, beyond noise")

@@ -16,6 +16,7 @@ from qperf_suite.figures import figures
 from qperf_suite.outcome import Outcome, load
 from qperf_suite.plans import PLANS, Plan
 from qperf_suite.progress import Progress
+from qperf_suite.raster import missing
 from qperf_suite.remote import booting, fitting, preflight, read_inventory
 from qperf_suite.runner import run as run_plan
 from qperf_suite.store import Store
@@ -41,13 +42,13 @@ def run(chosen: argparse.Namespace) -> int:
         outcome = load(store)
     print(f"{chosen.out}: {summary(outcome)}", file=sys.stderr)
     if outcome.samples:
-        print(f"report: {report.write(chosen.out)[0]}", file=sys.stderr)
+        print(f"report: {_report(chosen.out)[0]}", file=sys.stderr)
     return 1 if outcome.failures or outcome.missing else 0
 
 
 def write_report(chosen: argparse.Namespace) -> int:
     """Write a run's report into its folder."""
-    written = report.write(chosen.folder)
+    written = _report(chosen.folder)
     print(f"{written[0]}, and {len(written) - 1} files beside it")
     return 0
 
@@ -150,3 +151,10 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} minute{'s' if minutes > 1 else ''}"
     return f"{minutes // 60} hour{'s' if minutes >= 120 else ''} {minutes % 60} minutes"
+
+
+def _report(folder: Path) -> list[Path]:
+    written = report.write(folder)
+    if missing():
+        print(missing(), file=sys.stderr)
+    return written

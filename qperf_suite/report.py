@@ -1,4 +1,4 @@
-"""A report: one HTML file that needs nothing else, Markdown, CSV, JSON, and every plot as SVG."""
+"""A report: one HTML file that needs nothing else, Markdown, CSV, JSON, plots as SVG and PNG."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,6 +11,7 @@ from qperf_suite.errors import UsageError
 from qperf_suite.figures import figures, samples_csv
 from qperf_suite.outcome import Outcome, load
 from qperf_suite.plots import plots
+from qperf_suite.raster import missing, png
 from qperf_suite.store import Store
 from qperf_suite.table import Compared, ratios
 from qperf_suite.tables import Table, behind_table, claims_table, summary_table, tables
@@ -60,13 +61,16 @@ def write(folder: Path) -> list[Path]:
         "figures.json": json.dumps(figures(outcome, environment, compared), indent=1) + "\n",
         **{f"plots/{name}.svg": svg(chart) + "\n" for name, chart in drawn.items()},
     }
+    pictures = {} if missing() else {f"plots/{name}.png": svg(drawn[name]) for name in drawn}
     try:
         (folder / "plots").mkdir(exist_ok=True)
         for name, text in texts.items():
             (folder / name).write_text(text)
+        for name, document in pictures.items():
+            (folder / name).write_bytes(png(document))
     except OSError as error:
         raise UsageError(f"cannot write the report to {folder}: {error.strerror}") from error
-    return [folder / name for name in texts]
+    return [folder / name for name in (*texts, *pictures)]
 
 
 def html(

@@ -2,11 +2,14 @@
 
 import json
 import re
+import struct
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import resvg_py
 
 from qperf_suite.charts import Chart, Dot, Series, short, svg, y_ticks
 from qperf_suite.cli import main
@@ -15,6 +18,7 @@ from qperf_suite.errors import UsageError
 from qperf_suite.outcome import load
 from qperf_suite.plans import PLANS, Part, Plan
 from qperf_suite.published import judge, published_ratio, published_value
+from qperf_suite.raster import missing, png
 from qperf_suite.report import write
 from qperf_suite.statistics import Ratio
 from qperf_suite.store import Store
@@ -49,8 +53,35 @@ def test_every_plot_is_a_file_and_in_the_page(published: Path) -> None:
     assert {"same-host-tcp_lat-ratio", "across-hosts-tcp_bw-per-cpu"} <= names
     page = (published / "report.html").read_text()
     assert page.count("<svg") == len(names) == 2 * (4 + 4 + 2 + 3)
-    for path in (published / "plots").iterdir():
+    for path in (published / "plots").glob("*.svg"):
         ElementTree.parse(path)
+
+
+def test_every_plot_is_a_picture_too_with_its_words(published: Path) -> None:
+    drawn = {path.stem for path in (published / "plots").glob("*.svg")}
+    pictures = list((published / "plots").glob("*.png"))
+    assert {path.stem for path in pictures} == drawn
+    for path in pictures:
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG\r\n\x1a\n")
+        assert struct.unpack(">II", content[16:24]) == (920, 640)
+    document = (published / "plots" / "same-host-mtr-crowd.svg").read_text()
+    assert png(document) != png(re.sub(r">[^<>]+</text>", "></text>", document))
+
+
+def test_without_a_font_there_are_no_pictures_and_the_report_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fontless = partial(resvg_py.svg_to_bytes, skip_system_fonts=True)
+    monkeypatch.setattr(resvg_py, "svg_to_bytes", fontless)
+    missing.cache_clear()
+    invented(tmp_path, SMALL)
+    try:
+        assert main(["report", str(tmp_path)]) == 0
+    finally:
+        missing.cache_clear()
+    assert "apt-get install fonts-dejavu-core" in capsys.readouterr().err
+    assert {path.suffix for path in (tmp_path / "plots").iterdir()} == {".svg"}
 
 
 TESTS = ("tcp_lat", "tcp_bw", "udp_lat", "udp_bw", "mtr-crowd", "iperf3-crowd")
