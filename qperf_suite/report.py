@@ -9,12 +9,13 @@ from typing import Any
 from qperf_suite.charts import Chart, svg
 from qperf_suite.errors import UsageError
 from qperf_suite.figures import figures, samples_csv
+from qperf_suite.goals import read_causes
 from qperf_suite.outcome import Outcome, load
 from qperf_suite.plots import plots
 from qperf_suite.raster import missing, png
 from qperf_suite.store import Store
 from qperf_suite.table import Compared, ratios
-from qperf_suite.tables import Table, behind_table, claims_table, summary_table, tables
+from qperf_suite.tables import Table, claims_table, not_ahead_table, summary_table, tables
 
 STYLE = """
 :root { color-scheme: light; }
@@ -54,9 +55,14 @@ def write(folder: Path) -> list[Path]:
     environment = _environment(store)
     compared = ratios(outcome)
     drawn = plots(outcome, compared)
+    first = [
+        summary_table(compared),
+        not_ahead_table(compared, read_causes(folder)),
+        claims_table(compared),
+    ]
     texts = {
-        "report.html": html(outcome, environment, compared, drawn),
-        "report.md": markdown(outcome, environment, compared, drawn),
+        "report.html": html(outcome, environment, compared, first, drawn),
+        "report.md": markdown(outcome, environment, compared, first, drawn),
         "samples.csv": samples_csv(outcome),
         "figures.json": json.dumps(figures(outcome, environment, compared), indent=1) + "\n",
         **{f"plots/{name}.svg": svg(chart) + "\n" for name, chart in drawn.items()},
@@ -74,10 +80,13 @@ def write(folder: Path) -> list[Path]:
 
 
 def html(
-    outcome: Outcome, environment: Mapping[str, Any], compared: Compared, drawn: Mapping[str, Chart]
+    outcome: Outcome,
+    environment: Mapping[str, Any],
+    compared: Compared,
+    first: Iterable[Table],
+    drawn: Mapping[str, Chart],
 ) -> str:
-    """One page, without scripts, and with nothing from elsewhere."""
-    first = [summary_table(compared), behind_table(compared), claims_table(compared)]
+    """One page, without scripts, and with nothing from elsewhere. first: before the plots."""
     body = [
         f"<h1>{TITLE}</h1>",
         f"<p>{escape(_subtitle(outcome, environment))}</p>",
@@ -103,10 +112,13 @@ def html(
 
 
 def markdown(
-    outcome: Outcome, environment: Mapping[str, Any], compared: Compared, drawn: Mapping[str, Chart]
+    outcome: Outcome,
+    environment: Mapping[str, Any],
+    compared: Compared,
+    first: Iterable[Table],
+    drawn: Mapping[str, Chart],
 ) -> str:
     """The same, with the plots as files beside it."""
-    first = [summary_table(compared), behind_table(compared), claims_table(compared)]
     rest = [*tables(outcome, compared), _failures(outcome), _machine(environment)]
     images = [
         f"![{chart.title}, {chart.y_title}](plots/{name}.svg)" for name, chart in drawn.items()

@@ -1,8 +1,10 @@
 """The tables of a report, in the layout of the published comparison: rows of text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from qperf_suite.goals import Cause, measured, shortfalls, why
 from qperf_suite.outcome import Outcome
 from qperf_suite.parse import PINGPONG_TIMES
 from qperf_suite.published import OURS, judge, published_ratio
@@ -51,15 +53,25 @@ def summary_table(compared: Compared) -> Table:
     return Table("In short", head, rows)
 
 
-def behind_table(compared: Compared) -> Table:
-    """Every case where vhost-user loses."""
+def not_ahead_table(compared: Compared, causes: Sequence[Cause]) -> Table:
+    """What was wanted and is not so, and what else is behind."""
+    wanted = measured(compared)
+    missed = shortfalls(compared)
     rows = [
-        [f"{case.placement.replace('-', ' ')}, {case.label}", pair.partition("/")[2], _text(ratio)]
-        for pair, row in compared.items()
-        for case, ratio in row.items()
-        if ratio.verdict == "behind"
+        [
+            f"{_words(found.case.placement)}, {found.case.label}",
+            found.other,
+            _text(found.ratio),
+            found.ratio.verdict,
+            found.goal.words if found.goal else "–",
+            why(found, causes),
+        ]
+        for found in missed
     ]
-    return Table("Where vhost-user is behind", ["case", "against", "ratio (95 %)"], rows)
+    if wanted and not rows:
+        rows = [["nothing", "–", "–", "–", f"in {wanted} cases, and is so", "–"]]
+    head = ["case", "against", "ratio (95 %)", "verdict", "wanted", "cause"]
+    return Table("What is not ahead, and why", head, rows)
 
 
 def _messages(outcome: Outcome, placement: str, protocol: str) -> Table:

@@ -15,6 +15,7 @@ from qperf_suite.charts import Chart, Dot, Series, short, svg, y_ticks
 from qperf_suite.cli import main
 from qperf_suite.comparison import changes
 from qperf_suite.errors import UsageError
+from qperf_suite.goals import CAUSES, NO_CAUSE, read_causes, shortfalls
 from qperf_suite.outcome import load
 from qperf_suite.plans import PLANS, Part, Plan
 from qperf_suite.published import judge, published_ratio, published_value
@@ -22,6 +23,7 @@ from qperf_suite.raster import missing, png
 from qperf_suite.report import write
 from qperf_suite.statistics import Ratio
 from qperf_suite.store import Store
+from qperf_suite.tables import not_ahead_table
 from qperf_suite.workloads import Case
 from tests.fakes.suite_run import invented
 
@@ -96,9 +98,9 @@ def test_tables_have_every_row_of_the_published_layout(published: Path) -> None:
         "Percentiles of round trips, across hosts",
         "Ratios of vhost-user, same host",
         "What the published text claims",
-        "Where vhost-user is behind",
+        "What is not ahead, and why",
     ):
-        assert (f"<h2>{title}</h2>" in page) == (title != "Where vhost-user is behind"), title
+        assert f"<h2>{title}</h2>" in page, title
     text = (published / "report.md").read_text()
     assert "| 128 MiB |" in text
     assert "| 14 |" in text
@@ -124,6 +126,86 @@ def test_there_is_no_report_without_points(tmp_path: Path) -> None:
         store.adopt(SMALL)
     with pytest.raises(UsageError, match="no measured point"):
         write(tmp_path)
+
+
+# ---- what is not ahead
+
+LATENCIES = Plan("quick", [Part("pairs", [Case("same-host", "tcp_lat", size) for size in (1, 2)])])
+
+
+def test_where_all_is_ahead_the_page_says_so(published: Path) -> None:
+    # 27 latencies in each placement, 7 and 4 bandwidths, a link in each placement; two systems.
+    row = "<td>nothing</td><td>–</td><td>–</td><td>–</td><td>in 134 cases, and is so</td>"
+    assert row in (published / "report.html").read_text()
+
+
+def test_what_is_not_ahead_stands_first_with_the_cause_of_a_file(tmp_path: Path) -> None:
+    invented(tmp_path, LATENCIES, ours=0.5)
+    write(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count(f"<td>{NO_CAUSE}</td>") == 4
+    (tmp_path / CAUSES).write_text(
+        """
+        [[cause]]
+        cases = "same-host/tcp_lat/1"
+        against = "bridge"
+        text = "one <copy> more, 12 % of the profile"
+        [[cause]]
+        cases = "same-host/tcp_*"
+        text = "all of them"
+        """
+    )
+    write(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert page.count("one &lt;copy&gt; more, 12 % of the profile") == 1
+    assert page.count("all of them") == text.count("| all of them |") == 3
+    assert NO_CAUSE not in page
+    assert page.index("What is not ahead") < page.index("What the published text claims")
+
+
+@pytest.mark.parametrize(
+    ("case", "ratio", "missed"),
+    [
+        (Case("same-host", "tcp_lat", 32 * 1024), Ratio(1.1, 0.99, 1.3), True),
+        (Case("same-host", "tcp_lat", 32 * 1024), Ratio(1.01, 1.005, 1.02), False),
+        (Case("across-hosts", "udp_lat", 1), Ratio(1, 0.98, 1.02), True),
+        (Case("same-host", "tcp_lat", 64 * 1024), Ratio(1.1, 0.99, 1.3), False),
+        (Case("same-host", "tcp_lat", 64 * 1024), Ratio(0.8, 0.7, 0.9), True),
+        (Case("same-host", "tcp_bw", 128), Ratio(1, 0.98, 1.02), False),
+        (Case("same-host", "tcp_bw", 8192), Ratio(1, 0.96, 1.02), True),
+        (Case("same-host", "tcp_bw", 64), Ratio(1, 0.96, 1.02), False),
+        (Case("across-hosts", "tcp_bw", 1024), Ratio(1, 0.96, 1.02), False),
+        (Case("across-hosts", "iperf3", guests=14), Ratio(1, 0.98, 1.02), True),
+        (Case("across-hosts", "iperf3", guests=12), Ratio(1, 0.98, 1.02), False),
+    ],
+)
+def test_what_is_wanted(case: Case, ratio: Ratio, missed: bool) -> None:
+    found = shortfalls({"vhost-user/masquerade": {case: ratio}})
+    assert [shortfall.case for shortfall in found] == [case] * missed
+
+
+def test_nothing_is_wanted_against_other_systems() -> None:
+    row = {Case("same-host", "tcp_lat", 1): Ratio(1, 0.9, 1.1)}
+    assert shortfalls({"vhost-user/another": row}) == []
+    assert not_ahead_table({"vhost-user/another": row}, []).rows == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[[cause]", "Expected"),
+        ("[cause]\ncases = 1", "mapping"),
+        ("[[cause]]\ncases = 'a'", "text"),
+        ("[[cause]]\ncases = 'a'\ntext = 3", "are texts"),
+        ("[[cause]]\ncases = 'a'\ntext = 'b'\nwhy = 'c'", "why"),
+        ("[[causes]]\ncases = 'a'\ntext = 'b'", "all that may stand there"),
+    ],
+)
+def test_a_wrong_file_of_causes_is_told(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / CAUSES).write_text(content)
+    with pytest.raises(UsageError, match=rf"causes\.toml: .*{words}"):
+        read_causes(tmp_path)
 
 
 # ---- claims
