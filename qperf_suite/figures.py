@@ -10,7 +10,7 @@ from qperf_suite.outcome import Outcome
 from qperf_suite.statistics import Ratio
 from qperf_suite.table import Compared
 
-DETAILS = ("per_guest", "worst_guest", "loss_percent", "retransmits")
+DETAILS = ("per_guest", "worst_guest", "loss_percent", "retransmits", "half_percent_lost_per_s")
 PERCENTILES = ("min_us", "p50_us", "p90_us", "p99_us", "p99.9_us", "max_us")
 CPU = ("machine_s", "guests_s", "switch_s", "steal_s")
 

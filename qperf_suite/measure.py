@@ -10,9 +10,10 @@ from typing import Any
 from qperf_suite.agent import CommandResult
 from qperf_suite.cpu import cpu_time
 from qperf_suite.errors import ToolError, ToolRefusedError
+from qperf_suite.lossless import TRIAL_S, search
 from qperf_suite.parse import Reading
 from qperf_suite.system import Seat, System
-from qperf_suite.workloads import Case, Pace
+from qperf_suite.workloads import LOSSLESS, Case, Pace
 
 # What a tool may take beyond the seconds that it measures: connecting, and being given up.
 GRACE_S = 5.0
@@ -47,35 +48,48 @@ def attempt(system: System, case: Case, pace: Pace) -> Attempt:
     guests = [session for session in sessions if session is not None]
     started, begun_s = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
     before = cpu_time(guests, system.switches())
-    results = _run(pairs, case, pace)
+    results: list[CommandResult] = []
+    try:
+        reading, failure = _run(pairs, case, pace, results), ""
+    except ToolError as error:
+        reading, failure = None, str(error)
     used = cpu_time(guests, system.switches()).since(before)
     took_s = round(time.monotonic() - begun_s, 3)
     raw = "".join(
         f"$ {result.command}\n{result.stdout}{result.stderr}[status {result.status}]\n"
         for result in results
     )
-    try:
-        reading, failure = case.join([_read(case, result) for result in results]), ""
-    except ToolError as error:
-        reading, failure = None, str(error)
     return Attempt(reading, failure, raw, started, took_s, used)
 
 
-def _run(pairs: Sequence[tuple[Seat, Seat]], case: Case, pace: Pace) -> list[CommandResult]:
-    limit_s = case.seconds(pace) + GRACE_S + GRACE_GUEST_S * case.guests
+def _run(
+    pairs: Sequence[tuple[Seat, Seat]], case: Case, pace: Pace, results: list[CommandResult]
+) -> Reading:
+    """results: takes what every command said; raises ToolError."""
+    grace_s = GRACE_S + GRACE_GUEST_S * case.guests
+    if case.test == LOSSLESS:
+        ((client, server),) = pairs
+
+        def trial(command: str) -> str:
+            results.append(client.guest.run(command, TRIAL_S + grace_s))
+            return _output(results[-1])
+
+        return search(trial, case, server.address)
 
     def ask(pair: tuple[Seat, Seat]) -> CommandResult:
         client, server = pair
-        return client.guest.run(case.command(server.address, pace), limit_s)
+        return client.guest.run(case.command(server.address, pace), case.seconds(pace) + grace_s)
 
     if len(pairs) == 1:
-        return [ask(pairs[0])]
-    with ThreadPoolExecutor(len(pairs)) as pool:
-        return list(pool.map(ask, pairs))
+        results.append(ask(pairs[0]))
+    else:
+        with ThreadPoolExecutor(len(pairs)) as pool:
+            results += pool.map(ask, pairs)
+    return case.join([case.parse(_output(result)) for result in results])
 
 
-def _read(case: Case, result: CommandResult) -> Reading:
+def _output(result: CommandResult) -> str:
     # iperf3 reports errors on stdout, as JSON, which its parser puts in words.
     if not result.ok and not result.stdout.lstrip().startswith("{"):
         raise ToolRefusedError(result.words)
-    return case.parse(result.stdout)
+    return result.stdout

@@ -41,6 +41,19 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """Datagrams that were sent at a rate. unread: nothing is known of them, which came last.
+
+    buffer_bytes: the kernel's default for sockets.
+    """
+
+    sent: int
+    received: int
+    unread: int
+    buffer_bytes: int
+
+
+@dataclass(frozen=True)
 class Block:
     """What qperf says about one test: name → (value, unit as printed, "" for a count)."""
 
@@ -104,9 +117,7 @@ def mtr(output: str) -> Reading:
 
 def iperf3(output: str) -> Reading:
     """What the receiver got, in Gbit/s, of `iperf3 --json`. details: retransmits or loss."""
-    result = _json("iperf3", output)
-    if isinstance(result, dict) and result.get("error"):
-        raise ToolRefusedError(f"iperf3: {str(result['error'])[:200]}")
+    result = _iperf3_json(output)
     details = {}
     with _shaped("iperf3", output):
         end = result["end"]
@@ -117,6 +128,23 @@ def iperf3(output: str) -> Reading:
             details["loss_percent"] = _number(end["sum_received"]["lost_percent"])
         details["seconds"] = _positive(_number(end["sum_received"]["seconds"]), "iperf3's time")
     return Reading(_positive(rate / 1e9, "iperf3's rate"), details)
+
+
+def iperf3_udp(output: str, size_bytes: int) -> Trial:
+    """How the datagrams of `iperf3 --udp --json` fared, told by both of its sides."""
+    result = _iperf3_json(output)
+    with _shaped("iperf3", output):
+        start, end = result["start"], result["end"]
+        if start["test_start"]["blksize"] != size_bytes:
+            raise GarbledOutputError(f"iperf3 did not send {size_bytes} B: {_start(output)}")
+        sent = int(_number(end["sum_sent"]["packets"]))
+        # The receiver counts bytes, and numbers up to the last that it saw.
+        received, rest = divmod(int(_number(end["sum_received"]["bytes"])), size_bytes)
+        seen = int(_number(end["sum_received"]["packets"]))
+        buffer_bytes = int(_number(start["rcvbuf_actual"]))
+    if rest or not 0 <= received <= seen <= sent or sent == 0:
+        raise GarbledOutputError(f"iperf3 sent {sent}, saw {seen}, received {received} datagrams")
+    return Trial(sent, received, sent - seen, buffer_bytes)
 
 
 def pingpong(output: str) -> Reading:
@@ -133,6 +161,13 @@ def pingpong(output: str) -> Reading:
         details = {"msg_size_bytes": fields["bytes"], "loss_percent": 100 * lost / (count + lost)}
         details |= dict(zip(PINGPONG_TIMES, times, strict=True))
     return Reading(_positive(fields["p50_us"], "pingpong's median"), details)
+
+
+def _iperf3_json(output: str) -> Any:
+    result = _json("iperf3", output)
+    if isinstance(result, dict) and result.get("error"):
+        raise ToolRefusedError(f"iperf3: {str(result['error'])[:200]}")
+    return result
 
 
 def _mtr_json(output: str) -> Reading:

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from qperf_suite.workloads import KIB, MIB, PLACEMENTS, Case, Pace, doubling
+from qperf_suite.workloads import KIB, LOSSLESS, MIB, PLACEMENTS, Case, Pace, doubling
 
 BASELINES = ("vhost-user", "bridge", "masquerade")
 GUESTS = ("a1", "a2", "b1", "b2")
@@ -164,7 +164,18 @@ def ci() -> Plan:
     return Plan("ci", [Part("pairs", cases, ("a1", "a2"))], systems=("vhost-user", "bridge"))
 
 
-PLANS: dict[str, Callable[[], Plan]] = {"quick": quick, "published": published, "ci": ci}
+def lossless() -> Plan:
+    """Packets per second without loss: small ones, and such as fit the least MTU."""
+    cases = [case for place in PLACEMENTS for case in _sizes(place, (LOSSLESS,), (64, KIB))]
+    return Plan("lossless", [Part("pairs", cases)])
+
+
+PLANS: dict[str, Callable[[], Plan]] = {
+    "quick": quick,
+    "published": published,
+    "ci": ci,
+    "lossless": lossless,
+}
 
 
 def _sizes(placement: str, tests: Sequence[str], sizes: Sequence[int]) -> list[Case]:

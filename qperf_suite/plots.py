@@ -6,7 +6,7 @@ from statistics import median
 from qperf_suite.charts import Chart, Dot, Series
 from qperf_suite.outcome import Outcome, Sample
 from qperf_suite.table import OURS, Compared
-from qperf_suite.workloads import PLACEMENTS, TESTS, Case, size_text
+from qperf_suite.workloads import LOSSLESS, PLACEMENTS, TESTS, Case, size_text
 
 SIZE_TICKS = 8
 TITLES = {
@@ -16,6 +16,7 @@ TITLES = {
     "udp_bw": "UDP bandwidth",
     "iperf3": "Link total, TCP",
     "mtr": "ICMP round trip",
+    LOSSLESS: "UDP without loss",
 }
 
 
@@ -23,7 +24,7 @@ def plots(outcome: Outcome, compared: Compared) -> dict[str, Chart]:
     """Name for a file → chart; only what has at least two places on its axis."""
     found: dict[str, Chart] = {}
     for placement in PLACEMENTS:
-        for test in ("tcp_lat", "tcp_bw", "udp_lat", "udp_bw"):
+        for test in ("tcp_lat", "tcp_bw", "udp_lat", "udp_bw", LOSSLESS):
             cases = _cases(outcome, placement, test, crowd=False)
             if len(cases) < 2:
                 continue

@@ -31,13 +31,11 @@ from qperf_suite.progress import Progress
 from qperf_suite.runner import Boot
 from qperf_suite.store import Store
 from qperf_suite.system import Machine, Seat, System
-from qperf_suite.workloads import Case
+from qperf_suite.workloads import TESTS, Case
 
 CONNECT_TIMEOUT_S = 5
 GRACE_S = 10.0
 SSH_FAILED = 255
-# Tests that are tools of their own; the others are qperf's.
-TOOLS = ("mtr", "iperf3")
 TOOLS_ALWAYS = ("timeout", "setsid", "pkill")
 
 
@@ -205,7 +203,7 @@ def fitting(plan: Plan, inventory: Inventory) -> Plan:
 
 def preflight(plan: Plan, inventory: Inventory) -> None:
     """Look at every guest that will be needed; UsageError lists all that is missing."""
-    tools = sorted({case.test if case.test in TOOLS else "qperf" for case in plan.cases})
+    tools = sorted({TESTS[case.test].tool for case in plan.cases})
     guests = sorted({guest for part in plan.parts for guest in part.guests})
     wrong = []
     with _folder() as folder:

@@ -10,7 +10,7 @@ from qperf_suite.parse import PINGPONG_TIMES
 from qperf_suite.published import OURS, judge, published_ratio
 from qperf_suite.statistics import Ratio
 from qperf_suite.table import Compared, significant
-from qperf_suite.workloads import PLACEMENTS, Case, Kind, size_text
+from qperf_suite.workloads import LOSSLESS, PLACEMENTS, Case, Kind, size_text
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ def tables(outcome: Outcome, compared: Compared) -> list[Table]:
     for placement in PLACEMENTS:
         for protocol in ("tcp", "udp"):
             found.append(_messages(outcome, placement, protocol))
-        found += [_crowd(outcome, placement), _percentiles(outcome, placement)]
+        found.append(_crowd(outcome, placement))
+        found += [_percentiles(outcome, placement), _lossless(outcome, placement)]
     found += [_against(outcome, compared, placement) for placement in PLACEMENTS]
     return [table for table in found if table.rows]
 
@@ -45,6 +46,8 @@ def summary_table(compared: Compared) -> Table:
     for pair, row in compared.items():
         for kind in Kind:
             verdicts = [ratio.verdict for case, ratio in row.items() if case.kind is kind]
+            if not verdicts:
+                continue
             counts = [
                 str(verdicts.count(verdict)) for verdict in ("ahead", "tie", "undecided", "behind")
             ]
@@ -139,6 +142,22 @@ def _percentiles(outcome: Outcome, placement: str) -> Table:
                 rows.append([f"{case.label}, {system}", *cells])
     head = ["UDP round trip, µs", "least", "50 %", "90 %", "99 %", "99.9 %", "most"]
     return Table(f"Percentiles of round trips, {_words(placement)}", head, rows)
+
+
+def _lossless(outcome: Outcome, placement: str) -> Table:
+    rows = []
+    for case in outcome.plan.cases:
+        if (case.placement, case.test) != (placement, LOSSLESS):
+            continue
+        cells = [_number(_median(outcome, system, case)) for system in outcome.plan.systems]
+        for system in outcome.plan.systems:
+            samples = outcome.of(system, case).values()
+            little = [sample.details["half_percent_lost_per_s"] for sample in samples]
+            cells.append(_number(median(little) if little else None))
+        rows.append([size_text(case.size_bytes or 0), *cells])
+    whats = ("without loss", "with half a percent lost")
+    head = ["datagram", *(f"{name} {what}" for what in whats for name in outcome.plan.systems)]
+    return Table(f"UDP datagrams per second (MLRsearch), {_words(placement)}", head, rows)
 
 
 def _against(outcome: Outcome, compared: Compared, placement: str) -> Table:

@@ -12,11 +12,14 @@ from qperf_suite.parse import Reading
 
 KIB, MIB = 1024, 1024 * 1024
 PINGPONG_PORT = 7402
+LOSSLESS = "lossless"
 PLACEMENTS = ("same-host", "across-hosts")
 SERVERS = ("qperf", "iperf3 -s", f"pingpong {PINGPONG_PORT}")
 LARGE_BYTES = 16 * MIB
 # Connecting, and the way of a command into a guest; 0.1 s was measured for a pair of guests.
 OVERHEAD_S = 0.1
+# A search takes about a dozen trials of a second, each with its own connection.
+SEARCH_S = 14.0
 
 
 class Kind(Enum):
@@ -24,29 +27,38 @@ class Kind(Enum):
 
     LATENCY = "latency"
     BANDWIDTH = "bandwidth"
+    RATE = "packets without loss"
 
 
 @dataclass(frozen=True)
 class Test:
-    """One way of measuring. parser: tool's output → reading in unit, or ToolError."""
+    """One way of measuring, with a tool in the guests."""
 
     name: str
+    tool: str
     kind: Kind
     unit: str
-    parser: Callable[[str], Reading]
 
 
 TESTS = {
     test.name: test
     for test in (
-        Test("tcp_lat", Kind.LATENCY, "us", partial(parse.qperf, "tcp_lat")),
-        Test("tcp_bw", Kind.BANDWIDTH, "MB/s", partial(parse.qperf, "tcp_bw")),
-        Test("udp_lat", Kind.LATENCY, "us", partial(parse.qperf, "udp_lat")),
-        Test("udp_bw", Kind.BANDWIDTH, "MB/s", partial(parse.qperf, "udp_bw")),
-        Test("pingpong", Kind.LATENCY, "us", parse.pingpong),
-        Test("mtr", Kind.LATENCY, "us", parse.mtr),
-        Test("iperf3", Kind.BANDWIDTH, "Gbit/s", parse.iperf3),
+        Test("tcp_lat", "qperf", Kind.LATENCY, "us"),
+        Test("tcp_bw", "qperf", Kind.BANDWIDTH, "MB/s"),
+        Test("udp_lat", "qperf", Kind.LATENCY, "us"),
+        Test("udp_bw", "qperf", Kind.BANDWIDTH, "MB/s"),
+        Test("pingpong", "pingpong", Kind.LATENCY, "us"),
+        Test("mtr", "mtr", Kind.LATENCY, "us"),
+        Test("iperf3", "iperf3", Kind.BANDWIDTH, "Gbit/s"),
+        Test(LOSSLESS, "iperf3", Kind.RATE, "pkt/s"),
     )
+}
+# Tool's output → reading in the test's unit, or ToolError.  A search is more than one output.
+PARSERS: dict[str, Callable[[str], Reading]] = {
+    "pingpong": parse.pingpong,
+    "mtr": parse.mtr,
+    "iperf3": parse.iperf3,
+    **{name: partial(parse.qperf, name) for name, test in TESTS.items() if test.tool == "qperf"},
 }
 
 
@@ -83,7 +95,7 @@ class Case:
 
     @property
     def kind(self) -> Kind:
-        """Latencies are better small, bandwidths large."""
+        """Latencies are better small, all else large."""
         return TESTS[self.test].kind
 
     @property
@@ -113,6 +125,8 @@ class Case:
             return pace.mtr_cycles * pace.mtr_interval_s + 1
         if self.test == "iperf3":
             return pace.iperf_s + pace.iperf_omit_s
+        if self.test == LOSSLESS:
+            return SEARCH_S
         return pace.large_s if (self.size_bytes or 0) >= LARGE_BYTES else pace.qperf_s
 
     def expected_s(self, pace: Pace) -> float:
@@ -120,7 +134,7 @@ class Case:
         return self.seconds(pace) + OVERHEAD_S * self.guests
 
     def command(self, address: str, pace: Pace) -> str:
-        """The shell command that measures this against the guest at an address."""
+        """The shell command that measures this against the guest at an address; not of a search."""
         if self.test == "mtr":
             # -G: how long to wait for the last answer, five seconds unless told.
             times = f"-i {pace.mtr_interval_s} -c {pace.mtr_cycles}"
@@ -136,7 +150,7 @@ class Case:
 
     def parse(self, output: str) -> Reading:
         """What the tool measured; raises ToolError, also when it measured another size."""
-        reading = TESTS[self.test].parser(output)
+        reading = PARSERS[self.test](output)
         printed = reading.details.get("msg_size_bytes", self.size_bytes)
         if printed != self.size_bytes:
             raise GarbledOutputError(f"qperf measured {printed} B a message, not {self.size_bytes}")

@@ -38,5 +38,6 @@ def _record(point: Point, rng: random.Random, better: float) -> dict[str, object
     good = better * math.exp(rng.gauss(0, 0.01))
     value = value / good if case.kind is Kind.LATENCY else value * good
     details = {name: value * (index + 1) for index, name in enumerate(PINGPONG_TIMES)}
+    details["half_percent_lost_per_s"] = value * 1.2
     cpu = {"machine_s": 2.0, "guests_s": 1.5, "switch_s": 0.4, "steal_s": 0.0}
     return {"value": value, "details": details, "took_s": 1.1, "cpu": cpu}

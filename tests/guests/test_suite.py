@@ -24,7 +24,7 @@ from qperf_suite.progress import Progress
 from qperf_suite.runner import run
 from qperf_suite.store import Store
 from qperf_suite.table import ratios, table
-from qperf_suite.workloads import Case
+from qperf_suite.workloads import LOSSLESS, Case
 from tests.fakes.daemons import until
 
 pytestmark = [
@@ -87,6 +87,22 @@ def test_crowd_talks_at_the_same_time(tmp_path: Path) -> None:
     (sample,) = outcome.of("vhost-user", cases[1]).values()
     assert sample.value == pytest.approx(2 * sample.details["per_guest"])
     assert sample.cpu["switch_s"] > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_rate_without_loss_is_searched_for(tmp_path: Path) -> None:
+    case = Case("same-host", LOSSLESS, 64)
+    part = Part("pairs", [case], ("a1", "a2"))
+    plan = Plan("lossless", [part], systems=("vhost-user",), rounds=1)
+    with Store(tmp_path) as store:
+        store.adopt(plan)
+        run(plan, store, Progress(io.StringIO()))
+        outcome = load(store)
+    assert outcome.failures == []
+    (sample,) = outcome.samples
+    assert 100 < sample.value < 1e6
+    raw = (tmp_path / store.records()[-1]["raw"]).read_text()
+    assert raw.count("$ iperf3 --udp") == sample.details["trials"] > 3
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")

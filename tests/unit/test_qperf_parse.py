@@ -16,6 +16,13 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "qperf"
 TESTS = ("tcp_lat", "tcp_bw", "udp_lat", "udp_bw")
 FORMS = ("plain", "uu", "ub", "v", "vv", "vs", "vvs", "vt", "vc", "all")
 tcp_lat, tcp_bw, udp_lat, udp_bw = (partial(parse.qperf, test) for test in TESTS)
+
+
+def datagrams(output: str) -> parse.Reading:
+    """How many of 64 bytes were received."""
+    return parse.Reading(parse.iperf3_udp(output, 64).received)
+
+
 CAPTURED: list[tuple[str, Parser, float]] = [
     ("tcp_lat_uu_vu.txt", tcp_lat, 420.6984),
     ("tcp_lat_vvs.txt", tcp_lat, 10.8),
@@ -36,11 +43,15 @@ CAPTURED: list[tuple[str, Parser, float]] = [
     ("iperf3.json", parse.iperf3, 4.526845369394392),
     ("iperf3_omit.json", parse.iperf3, 8.587627528194915),
     ("iperf3_udp.json", parse.iperf3, 0.05000092786638724),
+    ("iperf3_udp_flood.json", datagrams, 92947),
 ]
 
 
 def golden(name: str) -> str:
     return (GOLDEN / name).read_text()
+
+
+FLOOD = golden("iperf3_udp_flood.json")
 
 
 @pytest.mark.parametrize(("name", "parser", "expected"), CAPTURED)
@@ -87,6 +98,14 @@ def test_loss_and_retransmissions_are_told() -> None:
     assert parse.mtr(golden("mtr_report_loss.txt")).details["loss_percent"] > 0
     assert parse.iperf3(golden("iperf3_omit.json")).details["retransmits"] == 16006
     assert udp_bw(golden("udp_bw_all.txt")).details["loss_percent"] == pytest.approx(35.3, abs=0.1)
+
+
+def test_datagrams_are_sent_received_unread_or_lost() -> None:
+    trial = parse.iperf3_udp(FLOOD, 64)
+    assert trial == parse.Trial(sent=93836, received=92947, unread=92, buffer_bytes=212992)
+    assert trial.sent - trial.unread - trial.received == 797
+    whole = parse.iperf3_udp(golden("iperf3_udp.json"), 1448)
+    assert (whole.sent, whole.received, whole.unread) == (4317, 4317, 0)
 
 
 @pytest.mark.parametrize(("name", "parser", "expected"), CAPTURED)
@@ -172,6 +191,13 @@ def test_garbled_output_gives_a_value_or_an_error(
         (parse.iperf3, golden("iperf3_refused.json"), ToolRefusedError, "Connection refused"),
         (parse.iperf3, golden("iperf3_text.txt"), ToolRefusedError, "Connecting to host"),
         (parse.iperf3, "[1]", GarbledOutputError, "no result"),
+        (datagrams, golden("iperf3_refused.json"), ToolRefusedError, "Connection refused"),
+        (datagrams, golden("iperf3_lossy.json"), GarbledOutputError, "did not send 64 B"),
+        (datagrams, golden("iperf3_udp.json"), GarbledOutputError, "did not send 64 B"),
+        (datagrams, FLOOD.replace("5948608", "5948609"), GarbledOutputError, "received"),
+        (datagrams, FLOOD.replace("93836", "90000"), GarbledOutputError, "sent 90000"),
+        (datagrams, FLOOD.replace("rcvbuf_actual", "buffer"), GarbledOutputError, "no result"),
+        (datagrams, FLOOD[:900], TruncatedOutputError, "no JSON"),
         (
             parse.iperf3,
             golden("iperf3.json").replace('"bits_per_second":\t', '"bits_per_second":\t"x",'),

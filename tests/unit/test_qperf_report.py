@@ -1,5 +1,7 @@
 """Reports of runs that never were: plots, tables, claims, comparison, and what is in the files."""
 
+import csv
+import io
 import json
 import re
 import struct
@@ -105,6 +107,24 @@ def test_tables_have_every_row_of_the_published_layout(published: Path) -> None:
     assert "| 128 MiB |" in text
     assert "| 14 |" in text
     assert "plots/same-host-tcp_lat.svg" in text
+
+
+def test_rates_without_loss_have_a_table_and_plots(tmp_path: Path) -> None:
+    invented(tmp_path, PLANS["lossless"]())
+    write(tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "## UDP datagrams per second (MLRsearch), across hosts" in text
+    assert "masquerade with half a percent lost |" in text
+    assert "| packets without loss against bridge | 4 | 0 | 0 | 0 |" in text
+    assert "| latency against" not in text
+    names = {path.stem for path in (tmp_path / "plots").glob("*.svg")}
+    assert names == {
+        f"{where}-lossless{what}"
+        for where in ("same-host", "across-hosts")
+        for what in ("", "-ratio")
+    }
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "samples.csv").read_text())))
+    assert all(float(row["half_percent_lost_per_s"]) > float(row["value"]) for row in rows)
 
 
 def test_figures_and_samples_are_beside_it(published: Path) -> None:

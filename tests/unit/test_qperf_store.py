@@ -21,6 +21,7 @@ from qperf_suite.system import Machine, Seat, System
 from qperf_suite.workloads import Case
 
 LATENCY = Case("same-host", "tcp_lat", 1)
+RATE = Case("same-host", "lossless", 64)
 CROWD = Case("same-host", "mtr", guests=4)
 PART = Part("pairs", [LATENCY, CROWD], ("a1", "a2", "a3", "a4"))
 PLAN = Plan("ci", [PART], systems=("vhost-user", "bridge"), rounds=2)
@@ -172,6 +173,30 @@ def test_a_failed_point_is_tried_again_recorded_and_does_not_end_the_run(bench: 
     bench.run()
     outcome = load(Store(bench.folder))
     assert (len(outcome.samples), outcome.failures) == (8, [])
+
+
+def test_a_search_is_one_point_with_the_output_of_every_trial(bench: Bench) -> None:
+    plan = Plan("lossless", [Part("pairs", [RATE], ("a1", "a2"))], systems=("bridge",), rounds=1)
+    # Whatever is asked for, a thousand are sent, and arrive.
+    start = {"test_start": {"blksize": 64}, "rcvbuf_actual": 212992}
+    end = {"sum_sent": {"packets": 1000}, "sum_received": {"packets": 1000, "bytes": 64000}}
+    said = json.dumps({"start": start, "end": end})
+    bench.run(lambda system, tool: CommandResult(tool, 0, said, ""), plan)
+    (sample,) = load(Store(bench.folder)).samples
+    assert sample.value == pytest.approx(1000, rel=0.03)
+    line = bench.lines()[-1]
+    assert (line["point"], line["unit"]) == ("0/bridge/same-host/lossless/64", "pkt/s")
+    raw = (bench.folder / str(line["raw"])).read_text()
+    assert raw.count("$ iperf3\n") == raw.count("[status 0]") == sample.details["trials"] > 3
+
+
+def test_a_trial_that_fails_is_a_failed_point_with_what_was_said_before(bench: Bench) -> None:
+    plan = Plan("lossless", [Part("pairs", [RATE], ("a1", "a2"))], systems=("bridge",), rounds=1)
+    refused = CommandResult("iperf3", 1, '{"error": "the server is busy"}', "")
+    bench.run(lambda system, tool: refused, plan)
+    (failure,) = load(Store(bench.folder)).failures
+    assert failure.words == "iperf3: the server is busy"
+    assert "the server is busy" in (bench.folder / str(bench.lines()[-1]["raw"])).read_text()
 
 
 def test_a_lost_guest_makes_everybody_boot_anew(bench: Bench) -> None:
