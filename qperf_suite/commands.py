@@ -31,7 +31,7 @@ def run(chosen: argparse.Namespace) -> int:
             raise UsageError("--systems: the inventory names them")
         inventory = read_inventory(chosen.inventory)
         plan, boot = fitting(plan, inventory), booting(inventory)
-        preflight(plan, inventory)
+        plan = preflight(plan, inventory)
     with Store(chosen.out) as store:
         continued = store.adopt(plan)
         for line in leftovers.clean():

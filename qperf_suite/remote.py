@@ -18,20 +18,21 @@ import shutil
 import subprocess
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qperf_suite.agent import CommandResult
 from qperf_suite.errors import GuestError, UsageError
+from qperf_suite.image import pingpong
 from qperf_suite.leftovers import PREFIX
 from qperf_suite.plans import Part, Plan
 from qperf_suite.progress import Progress
 from qperf_suite.runner import Boot
 from qperf_suite.store import Store
 from qperf_suite.system import Machine, Seat, System
-from qperf_suite.workloads import TESTS, Case
+from qperf_suite.workloads import PINGPONG, SERVERS, TESTS, Case
 
 CONNECT_TIMEOUT_S = 5
 GRACE_S = 10.0
@@ -62,26 +63,29 @@ class SshGuest:
         self.name = name
         self._login = login
         self._control = folder / f"{name}.ssh"
+        self._programs = ""
 
-    def run(self, command: str, timeout_s: float = 10.0) -> CommandResult:
+    def run(
+        self, command: str, timeout_s: float = 10.0, standard_input: bytes = b""
+    ) -> CommandResult:
         """Run a shell command; raises GuestError when the guest cannot be reached."""
-        limited = f"timeout -s KILL {max(1, round(timeout_s))} sh -c {shlex.quote(command)}"
+        found = f"PATH=$PATH:{self._programs}; {command}" if self._programs else command
+        limited = f"timeout -s KILL {max(1, round(timeout_s))} sh -c {shlex.quote(found)}"
         try:
             done = subprocess.run(
                 [*self._ssh(), self._login.ssh, limited],
-                stdin=subprocess.DEVNULL,
+                input=standard_input,
                 capture_output=True,
-                text=True,
-                errors="replace",
                 timeout=timeout_s + GRACE_S,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise GuestError(f"guest {self.name} ({self._login.ssh}) does not answer") from error
+        stdout, stderr = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
         if done.returncode == SSH_FAILED:
-            said = done.stderr.strip().splitlines() or ["the connection broke"]
+            said = stderr.strip().splitlines() or ["the connection broke"]
             raise GuestError(f"guest {self.name} ({self._login.ssh}): {said[-1]}")
-        return CommandResult(command, done.returncode, done.stdout, done.stderr)
+        return CommandResult(command, done.returncode, stdout, stderr)
 
     def wait_ready(self) -> None:
         """Connect; raises GuestError."""
@@ -98,8 +102,20 @@ class SshGuest:
         """Start a command that goes on in the background, in a session of its own."""
         self.run(f"setsid {command} </dev/null >/dev/null 2>&1 &")
 
+    def install(self, name: str, program: bytes) -> None:
+        """Copy a program, which commands find from now on; it is ended and removed by close."""
+        self._programs = shlex.quote(self.check("mktemp -d").strip())
+        path = f"{self._programs}/{shlex.quote(name)}"
+        copied = self.run(f"cat >{path} && chmod 755 {path}", standard_input=program)
+        if not copied.ok:
+            raise GuestError(f"guest {self.name}: {name} cannot be copied: {copied.words}")
+
     def close(self) -> None:
-        """End the connection."""
+        """Remove what was installed, and end the connection."""
+        if self._programs:
+            with suppress(GuestError):
+                self.run(f"for it in {self._programs}/*; do pkill -9 -x ${{it##*/}}; done")
+                self.run(f"rm -r {self._programs}")
         subprocess.run(
             [*self._ssh(), "-O", "exit", self._login.ssh], capture_output=True, check=False
         )
@@ -127,10 +143,16 @@ class SshGuest:
 
 
 class RemoteSystem(System):
-    """The guests of one system of an inventory; the network between them is somebody else's."""
+    """The guests of one system of an inventory; the network between them is somebody else's.
 
-    def __init__(self, name: str, logins: Mapping[str, Login], folder: Path) -> None:
+    program: pingpong, copied to every guest; None where it is not needed.
+    """
+
+    def __init__(
+        self, name: str, logins: Mapping[str, Login], folder: Path, program: bytes | None
+    ) -> None:
         self._name = name
+        self._pingpong = program
         self._guests = {
             guest: SshGuest(f"{name}-{guest}", login, folder) for guest, login in logins.items()
         }
@@ -156,11 +178,19 @@ class RemoteSystem(System):
         kernels = {seat.guest.check("uname -sr").strip() for seat in self.seats()}
         return [f"{self._name}: guests reached by ssh, {', '.join(sorted(kernels))}"]
 
+    def wait_ready(self) -> None:
+        """Connect, copy, then start the tools' servers."""
+        if self._pingpong is not None:
+            for guest in self._guests.values():
+                guest.install("pingpong", self._pingpong)
+        super().wait_ready()
+
     def restart_servers(self, guest: Machine) -> None:
-        """Those that a plan for an inventory needs."""
-        guest.run("pkill -9 -x qperf; pkill -9 -x iperf3")
-        for command in ("qperf", "iperf3 -s"):
-            guest.spawn(command)
+        """Start the tools' servers anew."""
+        guest.run("pkill -9 -x qperf; pkill -9 -x iperf3; pkill -9 -x pingpong")
+        for server in SERVERS:
+            if self._pingpong is not None or not server.startswith("pingpong"):
+                guest.spawn(server)
 
 
 def read_inventory(path: Path) -> Inventory:
@@ -183,29 +213,22 @@ def read_inventory(path: Path) -> Inventory:
 
 
 def fitting(plan: Plan, inventory: Inventory) -> Plan:
-    """What of a plan these guests can measure: without pingpong, which is not theirs."""
+    """What of a plan has all its guests in every system."""
     shared = set.intersection(*(set(guests) for guests in inventory.values()))
-    parts = []
-    for part in plan.parts:
-        cases = [
-            case
-            for case in part.cases
-            if case.test != "pingpong"
-            and shared >= {guest for pair in case.pairs for guest in pair}
-        ]
-        guests = sorted({guest for case in cases for pair in case.pairs for guest in pair})
-        if cases:
-            parts.append(replace(part, cases=cases, guests=guests))
-    if not parts:
+    fits = _only(plan, lambda case: shared >= {guest for pair in case.pairs for guest in pair})
+    if not fits.parts:
         raise UsageError("--inventory: no case of the plan has all its guests in every system")
-    return replace(plan, parts=parts, systems=list(inventory), pin=False)
+    return replace(fits, systems=list(inventory), pin=False)
 
 
-def preflight(plan: Plan, inventory: Inventory) -> None:
-    """Look at every guest that will be needed; UsageError lists all that is missing."""
-    tools = sorted({TESTS[case.test].tool for case in plan.cases})
+def preflight(plan: Plan, inventory: Inventory) -> Plan:
+    """Look at every guest that will be needed; UsageError lists all that is missing.
+
+    Returns the plan, without pingpong when a guest's CPU cannot run what is compiled here.
+    """
+    tools = {TESTS[case.test].tool for case in plan.cases} - {PINGPONG}
     guests = sorted({guest for part in plan.parts for guest in part.guests})
-    wrong = []
+    wrong, machines = [], set()
     with _folder() as folder:
         for system, logins in inventory.items():
             for guest in guests:
@@ -213,15 +236,32 @@ def preflight(plan: Plan, inventory: Inventory) -> None:
                 try:
                     wrong += [
                         f"guest {remote.name} ({logins[guest].ssh}): {tool} is not installed"
-                        for tool in (*TOOLS_ALWAYS, *tools)
+                        for tool in (*TOOLS_ALWAYS, *sorted(tools))
                         if not remote.run(f"command -v {tool}").ok
                     ]
+                    machines.add(remote.check("uname -m").strip())
                 except GuestError as error:
                     wrong.append(str(error))
                 finally:
                     remote.close()
     if wrong:
         raise UsageError("\n  ".join(["these guests cannot be measured:", *wrong]))
+    if machines == {os.uname().machine}:
+        return plan
+    able = _only(plan, lambda case: case.test != PINGPONG)
+    if not able.parts:
+        raise UsageError(f"--inventory: pingpong is for {os.uname().machine}, not {machines}")
+    return able
+
+
+def _only(plan: Plan, fits: Callable[[Case], bool]) -> Plan:
+    """Cases that fit, and their guests; parts without any are left out."""
+    parts = []
+    for part in plan.parts:
+        cases = [case for case in part.cases if fits(case)]
+        guests = sorted({guest for case in cases for pair in case.pairs for guest in pair})
+        parts.append(replace(part, cases=cases, guests=guests))
+    return replace(plan, parts=[part for part in parts if part.cases])
 
 
 def booting(inventory: Inventory) -> Boot:
@@ -233,9 +273,14 @@ def booting(inventory: Inventory) -> Boot:
     ) -> Iterator[Mapping[str, System]]:
         with ExitStack() as stack:
             folder = stack.enter_context(_folder())
+            needed = any(case.test == PINGPONG for case in part.cases)
+            program = pingpong().read_bytes() if needed else None
             systems = {
                 name: RemoteSystem(
-                    name, {guest: inventory[name][guest] for guest in part.guests}, folder
+                    name,
+                    {guest: inventory[name][guest] for guest in part.guests},
+                    folder,
+                    program,
                 )
                 for name in plan.systems
             }

@@ -12,7 +12,7 @@ from qperf_suite.parse import Reading
 
 KIB, MIB = 1024, 1024 * 1024
 PINGPONG_PORT = 7402
-LOSSLESS = "lossless"
+PINGPONG, LOSSLESS = "pingpong", "lossless"
 PLACEMENTS = ("same-host", "across-hosts")
 SERVERS = ("qperf", "iperf3 -s", f"pingpong {PINGPONG_PORT}")
 LARGE_BYTES = 16 * MIB
@@ -47,7 +47,7 @@ TESTS = {
         Test("tcp_bw", "qperf", Kind.BANDWIDTH, "MB/s"),
         Test("udp_lat", "qperf", Kind.LATENCY, "us"),
         Test("udp_bw", "qperf", Kind.BANDWIDTH, "MB/s"),
-        Test("pingpong", "pingpong", Kind.LATENCY, "us"),
+        Test(PINGPONG, PINGPONG, Kind.LATENCY, "us"),
         Test("mtr", "mtr", Kind.LATENCY, "us"),
         Test("iperf3", "iperf3", Kind.BANDWIDTH, "Gbit/s"),
         Test(LOSSLESS, "iperf3", Kind.RATE, "pkt/s"),
@@ -55,7 +55,7 @@ TESTS = {
 }
 # Tool's output → reading in the test's unit, or ToolError.  A search is more than one output.
 PARSERS: dict[str, Callable[[str], Reading]] = {
-    "pingpong": parse.pingpong,
+    PINGPONG: parse.pingpong,
     "mtr": parse.mtr,
     "iperf3": parse.iperf3,
     **{name: partial(parse.qperf, name) for name, test in TESTS.items() if test.tool == "qperf"},
@@ -143,7 +143,7 @@ class Case:
             omit = f" --omit {pace.iperf_omit_s}" if pace.iperf_omit_s else ""
             return f"iperf3 --json --time {pace.iperf_s}{omit} --client {address}"
         seconds = round(self.seconds(pace))
-        if self.test == "pingpong":
+        if self.test == PINGPONG:
             return f"pingpong {PINGPONG_PORT} {address} {seconds * 1000} {self.size_bytes}"
         # -uu: units that do not change with the value; -e: digits; -vu: prints the message size.
         return f"qperf -t {seconds} -uu -e 7 -vu -m {self.size_bytes} {address} {self.test}"

@@ -3,10 +3,12 @@
 suite ── br0 ── a1, a2      namespaces; sshd in a1 and a2, the suite in the other
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
     pytest.mark.skipif(SSHD is None, reason="openssh-server is not installed"),
 ]
+# The suite ends what is called like its tools: a guest sees processes of its own alone.
+ALONE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 ADDRESSES = {"a1": "10.7.0.1", "a2": "10.7.0.2"}
 
 
@@ -60,7 +64,7 @@ class Lab:
             options["SetEnv"] = f"PATH={path}"
         arguments = [f"-o{name}={value}" for name, value in options.items()]
         self.daemons[guest] = subprocess.Popen(
-            [*self.inside(guest), SSHD, "-D", "-f", "/dev/null", *arguments],
+            [*self.inside(guest), *ALONE, SSHD, "-D", "-f", "/dev/null", *arguments],
             stderr=subprocess.DEVNULL,
         )
         until(lambda: self.listens(guest), "sshd")
@@ -71,16 +75,30 @@ class Lab:
 
     def end(self, guest: str) -> None:
         """Everything in a guest dies at once."""
+        for pid in self.pids(guest):
+            os.kill(pid, 9)
+        self.daemons.pop(guest).wait()
+
+    def running(self, guest: str) -> set[str]:
+        """Names of a guest's processes."""
+        names = set()
+        for pid in self.pids(guest):
+            with contextlib.suppress(OSError):
+                names.add(Path(f"/proc/{pid}/comm").read_text().strip())
+        return names
+
+    def pids(self, guest: str) -> list[int]:
         namespace = self.topology.full_name(guest)
         listed = subprocess.run(
             ["ip", "netns", "pids", namespace], capture_output=True, text=True, check=True
         )
-        for pid in listed.stdout.split():
-            os.kill(int(pid), 9)
-        self.daemons.pop(guest).wait()
+        return [int(pid) for pid in listed.stdout.split()]
 
     def inside(self, guest: str) -> list[str]:
         return ["ip", "netns", "exec", self.topology.full_name(guest)]
+
+    def folders(self) -> set[str]:
+        return {str(path) for path in Path(tempfile.gettempdir()).glob("tmp.*")}
 
     def inventory(self, key: str = "key", **addresses: str) -> Path:
         path = self.folder / "inventory.toml"
@@ -93,9 +111,11 @@ class Lab:
         path.write_text("\n".join(lines) + "\n")
         return path
 
-    def suite(self, inventory: Path) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "qperf_suite.cli", "run", "--plan", "quick"]
-        command += ["--rounds", "1", "--filter", "same-host/udp", "--inventory", str(inventory)]
+    def suite(
+        self, inventory: Path, plan: str = "quick", only: str = "same-host/udp"
+    ) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "qperf_suite.cli", "run", "--plan", plan]
+        command += ["--rounds", "1", "--filter", only, "--inventory", str(inventory)]
         return subprocess.Popen(
             [*self.inside("suite"), *command, "--out", str(self.folder / "out")],
             stderr=subprocess.PIPE,
@@ -123,6 +143,33 @@ def test_guests_are_measured(lab: Lab) -> None:
     outcome = load(Store(lab.folder / "out"))
     assert (len(outcome.samples), outcome.failures, outcome.missing) == (4, [], 0)
     assert any("guests reached by ssh, Linux" in option for option in outcome.options)
+
+
+def test_our_own_program_is_copied_and_removed(lab: Lab) -> None:
+    before = lab.folders()
+    suite = lab.suite(lab.inventory(), "ci", "pingpong")
+    _, said = suite.communicate()
+    assert suite.returncode == 0, said
+    (sample,) = load(Store(lab.folder / "out")).samples
+    assert 0 < sample.details["p50_us"] <= sample.details["p99_us"]
+    assert lab.folders() <= before
+    for guest in ADDRESSES:
+        assert {"sshd", "qperf"} <= lab.running(guest)
+        until(lambda guest=guest: "pingpong" not in lab.running(guest), "the end of pingpong")
+
+
+def test_a_guest_of_another_kind_is_measured_without_our_own_program(lab: Lab) -> None:
+    tools = lab.folder / "bin"
+    tools.mkdir()
+    (tools / "uname").write_text("#!/bin/sh\necho riscv64\n")
+    (tools / "uname").chmod(0o755)
+    lab.end("a2")
+    lab.serve("a2", path=f"{tools}:{os.environ['PATH']}")
+    suite = lab.suite(lab.inventory(), "ci", "pingpong")
+    _, said = suite.communicate()
+    assert suite.returncode == 2
+    assert "pingpong is for " in said
+    assert "riscv64" in said
 
 
 def test_what_is_wrong_is_told_of_every_guest_before_anything_is_measured(lab: Lab) -> None:
