@@ -60,10 +60,19 @@ def test_round_trips_are_microseconds() -> None:
 
 def test_cpu_time_is_that_of_all_threads() -> None:
     before = overlay.cpu_s(os.getpid())
-    threads = [threading.Thread(target=sum, args=(range(10**6),)) for _ in range(2)]
+    worked, over = threading.Barrier(3), threading.Event()
+
+    def work() -> None:
+        sum(range(10**6))
+        worked.wait()
+        over.wait()  # a thread that has ended is no longer counted
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
+    worked.wait()
     assert overlay.cpu_s(os.getpid()) > before
+    over.set()
     for thread in threads:
         thread.join()
 
