@@ -13,7 +13,7 @@ PERIOD_S = 1.0
 CLEAR = "\x1b[H\x1b[2J"  # cursor to the corner, nothing on the screen (ECMA-48)
 WORKER_COLUMNS = (
     *("worker", "cpu", "node", "busy", "polling", "packets/s", "cycles/packet"),
-    *("sleeps/s", "wakes/s"),
+    *("sleeps/s", "wakes/s", "naps/s"),
 )
 QUEUE_COLUMNS = (
     *("queue", "worker", "busy", "packets/s", "cycles/packet", "packets/burst"),
@@ -73,6 +73,7 @@ def rates(before: Sample, after: Sample) -> Row:
                 "cycles_per_packet": ratio(d["cycles_busy"], d["packets"]),
                 "sleeps_per_s": d["sleeps"] / seconds,
                 "wakes_per_s": d["wakes"] / seconds,
+                "naps_per_s": d["naps"] / seconds,
             }
         )
     former = {key(queue): queue for queue in before["queues"]}
@@ -134,6 +135,7 @@ def text(shown: Row) -> str:
                 figure(w["cycles_per_packet"]),
                 round(w["sleeps_per_s"]),
                 round(w["wakes_per_s"]),
+                round(w["naps_per_s"]),
             )
             for w in shown["workers"]
         ],

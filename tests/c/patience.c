@@ -30,7 +30,7 @@ static bool stops(uint64_t breath_ns, const uint64_t *turns_ns, uint32_t count)
         time_ns += breath_ns;
         turn_ns = turns_ns[i % count];
         patience_yield(&p);
-        out = out || patience_is_out(&p, time_ns);
+        out = out || patience_way(&p, time_ns) != PATIENCE_POLL;
     }
     return out;
 }

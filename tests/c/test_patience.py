@@ -12,3 +12,12 @@ def test_who_wants_the_cpu(tmp_path):
         "a guest that answers: 0",
         "a guest that is always ready: 1",
     ]
+
+
+def test_naps_are_for_streams(tmp_path):
+    program = build(tmp_path, "naps.c", packages=["vswitch"], sanitize="undefined")
+    assert run(program, timeout_s=20).splitlines() == [
+        "a stream is met in naps: 1",
+        "naps are tried on who answers: 1",
+        "ever less often: 1",
+    ]

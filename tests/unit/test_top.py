@@ -14,7 +14,7 @@ from tests.fakes.configs import write_files
 from tests.fakes.daemons import Daemon, environment, running
 from vswitch import top
 
-WORKER = {"index": 0, "cpu": 3, "numa_node": None, "packets": 0, "sleeps": 0, "wakes": 0}
+WORKER = {"index": 0, "cpu": 3, "numa_node": None, "packets": 0, "sleeps": 0, "wakes": 0, "naps": 0}
 WORKER |= {"cycles_busy": 0, "cycles_idle": 0, "cycles_clock": 0}
 QUEUE = {"bridge": "br0", "port": "vm1", "queue": 0, "worker": 0, "packets": 0, "bursts": 0}
 QUEUE |= {"empty": 0, "wakes": 0, "timed_packets": 0, "timed_cycles": 0, "port_drops": 0}
@@ -40,6 +40,7 @@ AFTER = sample(
         "cycles_clock": 1_005_000,
         "sleeps": 20,
         "wakes": 10,
+        "naps": 40,
     },
     SILENT,
     QUEUE
@@ -68,6 +69,7 @@ def test_rates() -> None:
         "cycles_per_packet": 100,
         "sleeps_per_s": 10,
         "wakes_per_s": 5,
+        "naps_per_s": 20,
     }
     busy, silent = shown["queues"]
     assert (busy["port"], silent["port"]) == ("vm1", "vm2")  # the busiest first
@@ -94,7 +96,7 @@ def test_a_queue_and_a_worker_that_came_in_between_have_done_nothing() -> None:
 def test_text() -> None:
     lines = top.text(top.rates(BEFORE, AFTER)).split("\n")
     assert lines[0].split()[:4] == ["worker", "cpu", "node", "busy"]
-    assert lines[1].split() == ["0", "3", "-", "40.0%", "10.0%", "2000", "100.0", "10", "5"]
+    assert lines[1].split() == ["0", "3", "-", "40.0%", "10.0%", "2000", "100.0", "10", "5", "20"]
     assert lines[4].split()[:4] == ["br0/vm1/0", "0", "40.8%", "2000"]
     assert lines[-1] == "1 quiet queues"
 

@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 struct worker *worker_new(uint32_t index)
@@ -64,13 +65,6 @@ static int watch(struct worker *w, int fd, void *what)
     return epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, fd, &e);
 }
 
-/* From now on q's packets go to those queues of their destinations that this worker prefers. */
-static void home(const struct worker *w, struct rxq *q)
-{
-    q->tx_queue = w->forward.breath.worker;
-    q->homed = true;
-}
-
 /* Starts from an empty epoll: a queue that is no longer listed may be gone with its file already.
  * All queues begin on the poll list, so an edge lost in between is made up for. */
 static void adopt(struct worker *w, const struct snapshot *s)
@@ -94,7 +88,7 @@ static void adopt(struct worker *w, const struct snapshot *s)
         q->armed = false;
         q->quiet_since_ns = 0;
         if (!q->homed)
-            home(w, q);
+            worker_home(w, q);
         if (q->disarm)
             q->disarm(q);
         /* A file that can't be watched (a regular one, say) is polled. */
@@ -196,7 +190,9 @@ static bool rest_queue(struct worker *w, uint32_t i)
         w->quiet_at++;
         return true;
     }
-    if (now_ns - q->quiet_since_ns < SPIN_NS && !patience_is_out(&w->patience, now_ns))
+    enum patience_way way = patience_way(&w->patience, now_ns);
+    if (way != PATIENCE_WAIT &&
+        now_ns - q->quiet_since_ns < (way == PATIENCE_NAP ? NAP_SPIN_NS : SPIN_NS))
         return false;
     if (q->arm(q)) {
         q->disarm(q);
@@ -272,43 +268,12 @@ static uint32_t breathe(struct worker *w, uint64_t now_ns)
                                                     : visit_queues(w, false));
 }
 
-/* ---- sleeping and waking */
-
-static void wake_queue(struct worker *w, struct rxq *q)
-{
-    if (!q->armed)
-        return;
-    if (w->forward.breath.now_ns - q->quiet_since_ns > HOME_AGAIN_NS)
-        home(w, q);
-    q->armed = false;
-    q->quiet_since_ns = 0;
-    q->disarm(q);
-    w->armed_count--;
-    w->active[w->active_count++] = q; /* room: adopt made it for all */
-    counter_add(&q->counters.wakes, 1);
-    counter_add(&port_counters(q->port, &w->forward.breath)->wakeups, 1);
-}
-
-/* Returns how many events there were. */
-static int look_at_events(struct worker *w, int timeout_ms)
-{
-    struct epoll_event events[EVENTS];
-    int n = epoll_wait(w->epoll_fd, events, EVENTS, timeout_ms);
-    for (int i = 0; i < n; i++) {
-        struct rxq *q = events[i].data.ptr;
-        uint64_t count;
-        if (q)
-            wake_queue(w, q);
-        else if (read(w->control_fd, &count, sizeof(count)) < 0)
-            continue; /* somebody's second kick: it was read with the first */
-    }
-    return n;
-}
+/* ---- running */
 
 uint32_t worker_breathe(struct worker *w, uint64_t now_ns)
 {
     if (w->armed_count > 0)
-        look_at_events(w, 0);
+        worker_look(w, 0);
     return breathe(w, now_ns);
 }
 
@@ -324,25 +289,6 @@ static void account(struct worker *w, uint32_t moved, uint64_t cycles)
     }
 }
 
-/* What to do after a breath: sleep, look for kicks, or let others have the CPU. */
-static uint64_t rest(struct worker *w, uint32_t moved, uint64_t before)
-{
-    if (w->active_count + w->quiet_count == 0) {
-        counter_add(&w->counters.sleeps, 1);
-        if (look_at_events(w, SLEEP_MS) > 0)
-            counter_add(&w->counters.wakes, 1);
-        return cycles_now();
-    }
-    uint64_t unseen_ns = w->forward.breath.now_ns - w->looked_ns;
-    if (w->armed_count > 0 && unseen_ns >= (moved > 0 ? LOOK_BUSY_NS : LOOK_IDLE_NS)) {
-        w->looked_ns = w->forward.breath.now_ns;
-        look_at_events(w, 0);
-    }
-    if (moved == 0 && w->forward.snapshot->idle == IDLE_ADAPTIVE)
-        patience_rest(&w->patience, w->forward.breath.now_ns);
-    return before;
-}
-
 int worker_run(struct worker *w)
 {
     sigset_t all, old;
@@ -353,6 +299,7 @@ int worker_run(struct worker *w)
     sigdelset(&all, SIGILL);
     sigdelset(&all, SIGTRAP);
     pthread_sigmask(SIG_SETMASK, &all, &old);
+    prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul); /* else a nap is half as long again */
 
     store_release(&w->running, 1); /* pairs with worker_sync */
     fence_full();                  /* running is seen before published is read: see worker_sync */
@@ -364,7 +311,7 @@ int worker_run(struct worker *w)
         uint32_t moved = breathe(w, clock_now_ns());
         uint64_t after = cycles_now();
         account(w, moved, after - before);
-        before = rest(w, moved, after);
+        before = worker_rest(w, moved, after);
     }
     store_release(&w->running, 0); /* pairs with worker_sync */
     pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -14,9 +14,10 @@
 
 enum {
     SPIN_NS = 200 * 1000,          /* a queue is polled for so long after its last packet */
+    NAP_SPIN_NS = 4 * PATIENCE_NAP_NS, /* the same, of a worker that naps */
     HOME_AGAIN_NS = 1000 * 1000 * 1000, /* what a queue sent before has been read, by then */
     TICK_NS = 15 * 1000 * 1000,
-    SLEEP_MS = 1000,               /* at the longest; the MAC table ages meanwhile */
+    SLEEP_NS = 1000 * 1000 * 1000, /* at the longest; the MAC table ages meanwhile */
     /* From one look for kicks to the next: a look costs some 2 us, which packets, or the polling
      * of other queues, do without. */
     LOOK_BUSY_NS = 60 * 1000,
@@ -52,5 +53,21 @@ struct worker {
     uint32_t stop;
     int control_fd;
 };
+
+/* From now on q's packets go to those queues of their destinations that this worker prefers. */
+static inline void worker_home(const struct worker *w, struct rxq *q)
+{
+    q->tx_queue = w->forward.breath.worker;
+    q->homed = true;
+}
+
+/* ---- sleep.c */
+
+/* Waits for events for so long, and puts the queues that were kicked on the poll list; returns how
+ * many events there were. */
+int worker_look(struct worker *w, uint64_t timeout_ns);
+/* What to do after a breath that moved so many packets and ended at `before`; returns when the next
+ * one begins (TSC cycles). */
+uint64_t worker_rest(struct worker *w, uint32_t moved, uint64_t before);
 
 #endif
