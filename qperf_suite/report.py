@@ -30,7 +30,10 @@ h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin: 2em 
 th, td { padding: .2em .6em; text-align: right; border-bottom: 1px solid #e4e4e4; }
 th { vertical-align: bottom; background: #f4f4f4; }
 th:first-child, td:first-child { text-align: left; min-width: 6em; }
-td.words { text-align: left; } .ahead, .holds { color: #14692c; } .behind, .fails { color: #a11; }
+td { white-space: nowrap; }
+@media (max-width: 800px) { td:first-child { white-space: normal; } }
+td.words { text-align: left; white-space: normal; min-width: 13em; }
+th.words { text-align: left; } .ahead, .holds { color: #14692c; } .behind, .fails { color: #a11; }
 @media print { body { font-size: 10pt; max-width: none; } .wide { overflow: visible; }
   table { font-size: 7pt; } .plots { grid-template-columns: 1fr 1fr; }
   .plots svg { break-inside: avoid; } h2 { break-after: avoid; } }
@@ -163,8 +166,15 @@ def _machine(environment: Mapping[str, Any]) -> Table:
 def _html_table(table: Table) -> str:
     if not table.rows:
         return ""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
-    rows = "\n".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in table.rows)
+    numbers = len(table.head) - table.words
+    head = "".join(
+        f"<th{'' if index < numbers else ' class=words'}>{escape(cell)}</th>"
+        for index, cell in enumerate(table.head)
+    )
+    rows = "\n".join(
+        f"<tr>{''.join(_html_cell(cell, index >= numbers) for index, cell in enumerate(row))}</tr>"
+        for row in table.rows
+    )
     return (
         f"<h2>{escape(table.title)}</h2>\n"
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
@@ -180,8 +190,8 @@ _CLASSES = {
 }
 
 
-def _html_cell(cell: str) -> str:
-    words = _CLASSES.get(cell) or ("words" if len(cell) > 30 else "")
+def _html_cell(cell: str, sentence: bool) -> str:
+    words = _CLASSES.get(cell) or ("words" if sentence or len(cell) > 30 else "")
     return f"<td class={words}>{escape(cell)}</td>" if words else f"<td>{escape(cell)}</td>"
 
 

@@ -15,11 +15,15 @@ from qperf_suite.workloads import LOSSLESS, PLACEMENTS, Case, Kind, size_text
 
 @dataclass(frozen=True)
 class Table:
-    """head and rows: the same number of cells each; the first column names the row."""
+    """head and rows: the same number of cells each; the first column names the row.
+
+    words: how many columns at the end hold sentences.
+    """
 
     title: str
     head: list[str]
     rows: list[list[str]]
+    words: int = 0
 
 
 def tables(outcome: Outcome, compared: Compared) -> list[Table]:
@@ -59,22 +63,25 @@ def summary_table(compared: Compared) -> Table:
 def not_ahead_table(compared: Compared, causes: Sequence[Cause]) -> Table:
     """What was wanted and is not so, and what else is behind."""
     wanted = measured(compared)
-    missed = shortfalls(compared)
-    rows = [
-        [
-            f"{_words(found.case.placement)}, {found.case.label}",
-            found.other,
-            _text(found.ratio),
-            found.ratio.verdict,
-            found.goal.words if found.goal else "–",
-            why(found, causes),
-        ]
-        for found in missed
-    ]
+    rows: list[list[str]] = []
+    before = ""
+    for found in shortfalls(compared):
+        cause = why(found, causes)
+        rows.append(
+            [
+                f"{_words(found.case.placement)}, {found.case.label}",
+                found.other,
+                _text(found.ratio),
+                found.ratio.verdict,
+                found.goal.words if found.goal else "–",
+                "″" if cause == before else cause,
+            ]
+        )
+        before = cause
     if wanted and not rows:
         rows = [["nothing", "–", "–", "–", f"in {wanted} cases, and is so", "–"]]
     head = ["case", "against", "ratio (95 %)", "verdict", "wanted", "cause"]
-    return Table("What is not ahead, and why", head, rows)
+    return Table("What is not ahead, and why", head, rows, words=2)
 
 
 def _messages(outcome: Outcome, placement: str, protocol: str) -> Table:
