@@ -36,7 +36,7 @@ enum {
      * it answers, 22 to 30 % when it sends single bytes, 5 to 14 % when it sends KiB. */
     PATIENCE_ALONE_SHARE = 4,
     PATIENCE_SLEEP_NS = 10 * 1000 * 1000,  /* no polling for so long, then another try */
-    PATIENCE_NAP_NS = 200 * 1000,
+    PATIENCE_NAP_NS = 100 * 1000,
     PATIENCE_TRIAL = 8,                    /* naps, until what they found is judged */
     /* Until naps are tried again where there was no stream; twice as long after each failure. */
     PATIENCE_GAP_NS = 10 * 1000 * 1000,
