@@ -75,8 +75,10 @@ class Lab:
 
     def end(self, guest: str) -> None:
         """Everything in a guest dies at once."""
-        for pid in self.pids(guest):
-            os.kill(pid, 9)
+        while found := self.pids(guest):
+            for pid in found:  # with sshd's listener dead, others end by themselves
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, 9)
         self.daemons.pop(guest).wait()
 
     def running(self, guest: str) -> set[str]:
