@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from qperf_suite.errors import SuiteError
 from tests.bench import latency, mesh, scale, vm2vm
 from tests.bench.errors import BenchError, UsageError
 from tests.bench.hugepages import hugepages
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    except (BenchError, AssertionError) as error:
+    except (BenchError, SuiteError, AssertionError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from qperf_suite.errors import SuiteError
 from qperf_suite.statistics import Cell, Ratio, compare, summarize
 from tests.bench.errors import BenchError
 from tests.bench.library import tsc_hz
@@ -61,7 +62,7 @@ class Results:
         """What fails is told at the end, and the rest goes on."""
         try:
             yield
-        except (BenchError, AssertionError) as error:
+        except (BenchError, SuiteError, AssertionError) as error:
             self.failures.append(f"{what}: {error}")
 
     def systems(self) -> list[str]:

@@ -3,14 +3,13 @@ sockets that somebody else listens on."""
 
 import os
 import re
-import socket
-import subprocess
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from qperf_suite.ovs import Ovs
 from tests.bench.errors import BenchError
 from tests.bench.library import lib
 from tests.bench.priority import prefer
@@ -18,9 +17,6 @@ from tests.fakes.closing import Closing
 from tests.fakes.daemons import Daemon, until
 from tests.fakes.testpmd import Pmd
 from vswitch.control import ask
-
-OVS_DAEMON = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
-OVS_SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
 
 @dataclass(frozen=True)
@@ -156,20 +152,14 @@ class OvsDpdk(System):
 
     name = "ovs-dpdk"
 
+    def __init__(self, folder: Path, sockets: Sequence[Path], cpu: int, needs: Needs) -> None:
+        super().__init__(folder, sockets, cpu, needs)
+        self._ovs = Ovs(folder)
+
     def start(self) -> None:
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._database = f"unix:{self.folder}/db.sock"
-        self._run("ovsdb-tool", "create", f"{self.folder}/conf.db", OVS_SCHEMA)
-        self._launch(
-            "ovsdb-server",
-            f"--remote=p{self._database}",
-            f"--unixctl={self.folder}/ovsdb.ctl",
-            f"{self.folder}/conf.db",
-        )
-        until(lambda: answers(self.folder / "db.sock"), "ovsdb-server to answer")
         options = {
             "dpdk-init": "true",
-            "dpdk-extra": '"--no-pci --in-memory"',
+            "dpdk-extra": "--no-pci --in-memory",
             "dpdk-socket-mem": "512",
             "pmd-cpu-mask": hex(1 << self.cpu),
             "userspace-tso-enable": str(self.needs.tso).lower(),
@@ -178,69 +168,31 @@ class OvsDpdk(System):
         if self.needs.macs > 2048:  # by itself it remembers fewer, and flows for ten seconds
             bridge.append(f"other_config:mac-table-size={2 * self.needs.macs}")
             options["max-idle"] = "600000"
-        self._vsctl("--no-wait", "init")
-        self._vsctl(
-            *("--no-wait", "set", "Open_vSwitch", "."),
-            *(f"other_config:{key}={value}" for key, value in options.items()),
-        )
-        self._daemon = self._launch(
-            OVS_DAEMON, self._database, f"--unixctl={self.folder}/vswitchd.ctl"
-        )
-        self._vsctl("add-br", "br0", "--", "set", "bridge", "br0", *bridge)
+        self._ovs.start(options)
+        self._ovs.vsctl("add-br", "br0", "--", "set", "bridge", "br0", *bridge)
         for i, path in enumerate(self.sockets):
             port = ["add-port", "br0", f"p{i}", "--", "set", "Interface", f"p{i}"]
             port += ["type=dpdkvhostuserclient", f"options:vhost-server-path={path}"]
             if self.needs.mtu_bytes:
                 port.append(f"mtu_request={self.needs.mtu_bytes}")
-            self._vsctl(*port)
-        until(lambda: "cycles" in self._appctl("dpif-netdev/pmd-stats-show"), "the PMD thread")
-
-    def _environment(self) -> dict[str, str]:
-        folders = ("OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR")
-        return {**os.environ, **dict.fromkeys(folders, str(self.folder))}
-
-    def _launch(self, *command: str) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{Path(command[0]).name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                env=self._environment(),
-                start_new_session=True,
-            )
-        self._processes.append(process)
-        return process
-
-    def _run(self, *command: str) -> str:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=self._environment()
-        )
-        if done.returncode != 0:
-            raise BenchError(f"{' '.join(command)}: {done.stderr.strip()} (see {self.folder})")
-        return done.stdout
-
-    def _vsctl(self, *arguments: str) -> str:
-        return self._run("ovs-vsctl", "--timeout=30", f"--db={self._database}", *arguments)
-
-    def _appctl(self, *arguments: str) -> str:
-        return self._run("ovs-appctl", "-t", f"{self.folder}/vswitchd.ctl", *arguments)
+            self._ovs.vsctl(*port)
+        until(lambda: "cycles" in self._statistics(), "the PMD thread")
 
     def close(self) -> None:
-        for process in reversed(self._processes):
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+        self._ovs.close()
 
     def cycles(self) -> Cycles:
-        text = self._appctl("dpif-netdev/pmd-stats-show")
+        text = self._statistics()
         text = text.split("pmd thread", 1)[1].split("main thread", 1)[0]
         idle = re.search(r"idle cycles: (\d+)", text)
         busy = re.search(r"processing cycles: (\d+)", text)
         return Cycles(int(busy[1]) if busy else 0, int(idle[1]) if idle else 0)
 
     def pid(self) -> int:
-        return self._daemon.pid
+        return self._ovs.pid
+
+    def _statistics(self) -> str:
+        return self._ovs.appctl("dpif-netdev/pmd-stats-show")
 
 
 class DpdkIo(System):
@@ -277,9 +229,3 @@ class DpdkIo(System):
 
     def pid(self) -> int:
         return self._pmd.pid
-
-
-def answers(path: Path) -> bool:
-    """Whether somebody listens at a socket."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
