@@ -11,7 +11,7 @@ from typing import NoReturn
 from qperf_suite import commands
 from qperf_suite.errors import SuiteError, UsageError
 from qperf_suite.plans import PLANS
-from qperf_suite.runner import SYSTEMS
+from qperf_suite.runner import QEMU_ONLY, QEMU_TOO, SYSTEMS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,6 +123,11 @@ def _systems(text: str) -> list[str]:
     unknown = [name for name in names if name not in SYSTEMS]
     if unknown or len(set(names)) != len(names):
         raise argparse.ArgumentTypeError(f"{text!r}: choose each once from {', '.join(SYSTEMS)}")
+    if QEMU_ONLY & set(names) and set(names) - QEMU_TOO:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: {', '.join(QEMU_ONLY)} has QEMU guests, as of the others only "
+            f"{', '.join(QEMU_TOO - QEMU_ONLY)} has"
+        )
     return names
 
 

@@ -302,6 +302,11 @@ class QemuGuest(Guest):
         return command + self.arguments
 
 
+def mac_of(address: str) -> str:
+    """A local MAC address for an IPv4 address, "02:00:0a:05:00:01" for 10.5.0.1."""
+    return "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
+
+
 _TCG = ["-accel", "tcg,thread=multi", "-cpu", "max"]
 
 
@@ -356,4 +361,5 @@ __all__ = [
     "UmlGuest",
     "VhostUser",
     "kvm_works",
+    "mac_of",
 ]

@@ -47,13 +47,14 @@ def attempt(system: System, case: Case, pace: Pace) -> Attempt:
     sessions = (seat.guest.session for pair in pairs for seat in pair)
     guests = [session for session in sessions if session is not None]
     started, begun_s = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
-    before = cpu_time(guests, system.switches())
     results: list[CommandResult] = []
-    try:
-        reading, failure = _run(pairs, case, pace, results), ""
-    except ToolError as error:
-        reading, failure = None, str(error)
-    used = cpu_time(guests, system.switches()).since(before)
+    with system.awake():
+        before = cpu_time(guests, system.switches())
+        try:
+            reading, failure = _run(pairs, case, pace, results), ""
+        except ToolError as error:
+            reading, failure = None, str(error)
+        used = cpu_time(guests, system.switches()).since(before)
     took_s = round(time.monotonic() - begun_s, 3)
     raw = "".join(
         f"$ {result.command}\n{result.stdout}{result.stderr}[status {result.status}]\n"

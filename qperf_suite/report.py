@@ -14,7 +14,7 @@ from qperf_suite.outcome import Outcome, load
 from qperf_suite.plots import plots
 from qperf_suite.raster import missing, png
 from qperf_suite.store import Store
-from qperf_suite.table import Compared, ratios
+from qperf_suite.table import OURS, Compared, ratios
 from qperf_suite.tables import Table, claims_table, not_ahead_table, summary_table, tables
 
 STYLE = """
@@ -38,7 +38,6 @@ th.words { text-align: left; } .ahead, .holds { color: #14692c; } .behind, .fail
   table { font-size: 7pt; } .plots { grid-template-columns: 1fr 1fr; }
   .plots svg { break-inside: avoid; } h2 { break-after: avoid; } }
 """
-TITLE = "vhost-user against bridge and masquerade"
 METHOD = (
     "Medians over the rounds, in plots with the range of the rounds. Ratios: median over the "
     "rounds with a 95 % interval, turned so that above 1 vhost-user is better; a case is ahead "
@@ -90,8 +89,9 @@ def html(
     drawn: Mapping[str, Chart],
 ) -> str:
     """One page, without scripts, and with nothing from elsewhere. first: before the plots."""
+    title = escape(_title(compared))
     body = [
-        f"<h1>{TITLE}</h1>",
+        f"<h1>{title}</h1>",
         f"<p>{escape(_subtitle(outcome, environment))}</p>",
         *map(_html_table, first),
         "<h2>Plots</h2>" if drawn else "",
@@ -108,7 +108,7 @@ def html(
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         # A browser would ask for one.
         '<link rel="icon" href="data:,">\n'
-        f"<title>{TITLE}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in body if part)
         + "\n</body>\n</html>\n"
     )
@@ -126,13 +126,18 @@ def markdown(
     images = [
         f"![{chart.title}, {chart.y_title}](plots/{name}.svg)" for name, chart in drawn.items()
     ]
-    parts = [f"# {TITLE}", _subtitle(outcome, environment)]
+    parts = [f"# {_title(compared)}", _subtitle(outcome, environment)]
     parts += [_markdown_table(table) for table in first if table.rows]
     parts += ["## Plots", "\n".join(images)] if images else []
     parts += [_markdown_table(table) for table in rest if table.rows]
     parts += ["## How it was measured", METHOD]
     parts.append("\n".join(f"- {option}" for option in outcome.options))
     return "\n\n".join(parts) + "\n"
+
+
+def _title(compared: Compared) -> str:
+    others = [pair.partition("/")[2] for pair in compared]
+    return f"{OURS} against {' and '.join(others)}" if others else "qperf suite"
 
 
 def _subtitle(outcome: Outcome, environment: Mapping[str, Any]) -> str:

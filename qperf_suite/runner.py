@@ -12,6 +12,7 @@ from qperf_suite.errors import GuestError, TopologyError
 from qperf_suite.kernel_systems import BridgeSystem, MasqueradeSystem
 from qperf_suite.leftovers import PREFIX
 from qperf_suite.measure import attempt
+from qperf_suite.ovs_dpdk import OvsDpdkSystem
 from qperf_suite.plans import Part, Plan, Point, pinning
 from qperf_suite.progress import Progress
 from qperf_suite.store import Store
@@ -23,7 +24,10 @@ SYSTEMS: dict[str, Callable[[Stage], System]] = {
     "vhost-user": VhostUserSystem,
     "bridge": BridgeSystem,
     "masquerade": MasqueradeSystem,
+    "ovs-dpdk": OvsDpdkSystem,
 }
+# Who has no guests but QEMU's, and who has those, too.
+QEMU_ONLY, QEMU_TOO = {"ovs-dpdk"}, {"vhost-user", "ovs-dpdk"}
 ATTEMPTS_MAX = 2
 Boot = Callable[[Plan, Part, Store, Progress], AbstractContextManager[Mapping[str, System]]]
 
@@ -110,7 +114,8 @@ def _booted(
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         cpus = pinning(part.guests, os.sched_getaffinity(0)) if plan.pin else None
         topology = stack.enter_context(Topology())
-        stage = Stage(topology, folder, part.guests, cpus, part.memory_mib)
+        qemu = bool(QEMU_ONLY & set(plan.systems))
+        stage = Stage(topology, folder, part.guests, cpus, part.memory_mib, qemu)
         systems = {name: SYSTEMS[name](stage) for name in plan.systems}
         progress.say(f"{part.name}: booting {len(part.guests)} guests per system and driver")
         for system in systems.values():

@@ -1,14 +1,15 @@
 """What a system under test is to the runner: guests with addresses, on one or two hosts."""
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 from qperf_suite.agent import CommandResult
-from qperf_suite.guests import Guest
+from qperf_suite.guests import Guest, QemuGuest, UmlGuest, VhostUser
 from qperf_suite.plans import GUEST_MEMORY_MIB, GUESTS
 from qperf_suite.topology import Topology
 from qperf_suite.workloads import SERVERS, Case
@@ -46,6 +47,7 @@ class Stage:
 
     folder: for sockets and files, short.  guests: names, the first letter is the host.
     cpus: guest → CPUs; guests that are not in it may run anywhere.  memory_mib: of each guest.
+    qemu: guests on vhost-user are QEMU's, because one of the switches serves no others.
     """
 
     topology: Topology
@@ -53,6 +55,7 @@ class Stage:
     guests: Sequence[str] = GUESTS
     cpus: Mapping[str, Sequence[int]] | None = None
     memory_mib: int = GUEST_MEMORY_MIB
+    qemu: bool = False
 
     @property
     def hosts(self) -> list[str]:
@@ -62,6 +65,22 @@ class Stage:
     def cpus_of(self, guest: str) -> Sequence[int] | None:
         """Where a guest may run."""
         return None if self.cpus is None else self.cpus.get(guest)
+
+    def worker_cpu(self, host: str) -> int:
+        """Hosts have CPUs of their own; here each host's switch takes another of this machine's."""
+        cpus = sorted(os.sched_getaffinity(0))
+        return cpus[self.hosts.index(host) % len(cpus)]
+
+    def vhost_guest(self, prefix: str, guest: str, nic: VhostUser, address: str) -> Guest:
+        """A guest on a vhost-user socket, not started yet."""
+        kind = QemuGuest if self.qemu else UmlGuest
+        return kind(
+            f"{prefix}-{guest}",
+            nics=[nic],
+            addresses=[f"{address}/24"],
+            cpus=self.cpus_of(guest),
+            memory_mib=self.memory_mib,
+        )
 
 
 class System(ABC):
@@ -93,6 +112,11 @@ class System(ABC):
     @abstractmethod
     def options(self) -> list[str]:
         """What a reader of the figures has to know of drivers, offloads and MTU."""
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """While it is measured; in between a network should leave the CPUs to the others."""
+        yield
 
     def switches(self) -> list[int]:
         """Processes of the network itself; each leads a session. The kernel's have none."""

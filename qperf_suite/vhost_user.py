@@ -7,15 +7,17 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qperf_suite.errors import SuiteError, UsageError
-from qperf_suite.guests import LAUNCHER, UmlGuest, VhostUser
+from qperf_suite.guests import LAUNCHER, VhostUser, mac_of
 from qperf_suite.system import Seat, Stage, System, start_guest
 from qperf_suite.workloads import Case
 
 MESH_PORT = 7400
+# Of a bridge, unless told; QEMU does not hand it on to its guest.
+MTU_BYTES = 1400
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
 
@@ -109,14 +111,11 @@ class VhostUserSystem(System):
             self._run_switch(plan.name, config, stack)
         for plan in plans:
             for guest, address in plan.ports.items():
-                uml = UmlGuest(
-                    f"vu-{guest}",
-                    nics=[VhostUser(str(socket_path(self.stage.folder, guest)))],
-                    addresses=[f"{address}/24"],
-                    cpus=self.stage.cpus_of(guest),
-                    memory_mib=self.stage.memory_mib,
-                )
-                self._seats[guest] = Seat(start_guest(uml, stack), address)
+                nic = VhostUser(str(socket_path(self.stage.folder, guest)))
+                if self.stage.qemu:
+                    nic = replace(nic, mac=mac_of(address), mtu=MTU_BYTES)
+                booting = self.stage.vhost_guest("vu", guest, nic, address)
+                self._seats[guest] = Seat(start_guest(booting, stack), address)
 
     def seats(self) -> list[Seat]:
         """Every guest."""
@@ -135,8 +134,9 @@ class VhostUserSystem(System):
         mtu = "unknown"
         for seat in self.seats()[:1]:
             mtu = seat.guest.check("cat /sys/class/net/eth0/mtu").strip()
+        drivers = "QEMU's virtio-net under TCG" if self.stage.qemu else "UML's virtio_uml"
         return [
-            "vhost-user: UML's virtio_uml and virtio_net drivers in every case, as negotiated with "
+            f"vhost-user: {drivers} and virtio_net drivers in every case, as negotiated with "
             f"the switch; MTU {mtu}; encrypted across hosts",
         ]
 
@@ -152,9 +152,7 @@ class VhostUserSystem(System):
         )
         if made.returncode != 0:
             raise SuiteError(f"vsw keygen: {made.stderr.strip()}")
-        # Hosts have CPUs of their own; here each host's worker takes another of this machine's.
-        cpus = sorted(os.sched_getaffinity(0))
-        cpu = cpus[(index - 1) % len(cpus)]
+        cpu = self.stage.worker_cpu(host)
         return HostPlan(host, cpu, f"192.0.2.{index}", ports, key, made.stdout.strip())
 
     def _run_switch(self, host: str, config: Path, stack: ExitStack) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from qperf_suite import leftovers
+from qperf_suite import leftovers, ovs
 from qperf_suite.guests import UmlGuest
 from qperf_suite.image import UML_KERNEL
-from qperf_suite.outcome import Sample, load
+from qperf_suite.outcome import Outcome, Sample, load
 from qperf_suite.plans import Part, Plan
 from qperf_suite.progress import Progress
 from qperf_suite.runner import run
@@ -57,11 +57,7 @@ def test_guest_runs_commands_and_leaves_nothing() -> None:
 def test_miniature_fills_every_cell(tmp_path: Path) -> None:
     part = Part("pairs", CASES, ("a1", "a2"))
     plan = Plan("quick", [part], systems=("bridge", "masquerade"), rounds=1)
-    with Store(tmp_path) as store:
-        store.adopt(plan)
-        run(plan, store, Progress(io.StringIO()))
-        outcome = load(store)
-    assert outcome.failures == []
+    outcome = measured(tmp_path, plan)
     for system in plan.systems:
         for case in plan.cases:
             (sample,) = outcome.of(system, case).values()
@@ -79,11 +75,7 @@ def test_crowd_talks_at_the_same_time(tmp_path: Path) -> None:
         systems=("vhost-user",),
         rounds=1,
     )
-    with Store(tmp_path) as store:
-        store.adopt(plan)
-        run(plan, store, Progress(io.StringIO()))
-        outcome = load(store)
-    assert outcome.failures == []
+    outcome = measured(tmp_path, plan)
     (sample,) = outcome.of("vhost-user", cases[1]).values()
     assert sample.value == pytest.approx(2 * sample.details["per_guest"])
     assert sample.cpu["switch_s"] > 0
@@ -94,15 +86,26 @@ def test_rate_without_loss_is_searched_for(tmp_path: Path) -> None:
     case = Case("same-host", LOSSLESS, 64)
     part = Part("pairs", [case], ("a1", "a2"))
     plan = Plan("lossless", [part], systems=("vhost-user",), rounds=1)
-    with Store(tmp_path) as store:
-        store.adopt(plan)
-        run(plan, store, Progress(io.StringIO()))
-        outcome = load(store)
-    assert outcome.failures == []
+    outcome = measured(tmp_path, plan)
     (sample,) = outcome.samples
     assert 100 < sample.value < 1e6
-    raw = (tmp_path / store.records()[-1]["raw"]).read_text()
+    raw = (tmp_path / Store(tmp_path).records()[-1]["raw"]).read_text()
     assert raw.count("$ iperf3 --udp") == sample.details["trials"] > 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@pytest.mark.skipif(not ovs.installed(), reason="openvswitch-switch-dpdk is not installed")
+def test_ovs_dpdk_is_measured_with_guests_like_ours(tmp_path: Path) -> None:
+    cases = [Case(place, "tcp_lat", 1) for place in ("same-host", "across-hosts")]
+    part = Part("pairs", cases, ("a1", "a2", "b1"), memory_mib=256)
+    plan = Plan("quick", [part], systems=("vhost-user", "ovs-dpdk"), rounds=1)
+    outcome = measured(tmp_path, plan)
+    for system in plan.systems:
+        for case in cases:
+            (sample,) = outcome.of(system, case).values()
+            assert sample.cpu["switch_s"] > 0, (system, case.name)
+    assert all("under TCG" in line for line in outcome.options if line.startswith(plan.systems))
+    assert namespaces_of(os.getpid()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -148,6 +151,15 @@ def test_what_a_living_process_made_is_left_alone(tmp_path: Path) -> None:
         assert not theirs.exists()
     finally:
         mine.rmdir()
+
+
+def measured(out: Path, plan: Plan) -> Outcome:
+    with Store(out) as store:
+        store.adopt(plan)
+        run(plan, store, Progress(io.StringIO()))
+        outcome = load(store)
+    assert outcome.failures == []
+    return outcome
 
 
 def samples(out: Path) -> list[Sample]:

@@ -179,6 +179,7 @@ def test_significant_digits(value: float, text: str) -> None:
         (["demo", "--seconds", "x"], "1 to 1000"),
         (["demo", "--systems", "bridge,ovs"], "choose each once"),
         (["demo", "--systems", "bridge,bridge"], "choose each once"),
+        (["demo", "--systems", "bridge,ovs-dpdk"], "only vhost-user has"),
     ],
 )
 def test_wrong_arguments_end_with_2(
