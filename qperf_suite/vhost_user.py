@@ -16,7 +16,7 @@ from qperf_suite.system import Seat, Stage, System, start_guest
 from qperf_suite.workloads import Case
 
 MESH_PORT = 7400
-# Of a bridge, unless told; QEMU does not hand it on to its guest.
+# Of a bridge, unless told; QEMU does not hand on to its guest what the switch says.
 MTU_BYTES = 1400
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
@@ -134,9 +134,9 @@ class VhostUserSystem(System):
         mtu = "unknown"
         for seat in self.seats()[:1]:
             mtu = seat.guest.check("cat /sys/class/net/eth0/mtu").strip()
-        drivers = "QEMU's virtio-net under TCG" if self.stage.qemu else "UML's virtio_uml"
+        guests = "QEMU's virtio-net under TCG" if self.stage.qemu else "UML's virtio_uml"
         return [
-            f"vhost-user: {drivers} and virtio_net drivers in every case, as negotiated with "
+            f"vhost-user: {guests}, with the virtio_net driver in every case, as negotiated with "
             f"the switch; MTU {mtu}; encrypted across hosts",
         ]
 

@@ -11,6 +11,8 @@ def test_who_wants_the_cpu(tmp_path):
         "busy but for moments: 0",
         "a guest that answers: 0",
         "a guest that is always ready: 1",
+        "alone it yields now and then: 1",
+        "beside others in every breath: 1",
     ]
 
 

@@ -190,9 +190,8 @@ static bool rest_queue(struct worker *w, uint32_t i)
         w->quiet_at++;
         return true;
     }
-    enum patience_way way = patience_way(&w->patience, now_ns);
-    if (way != PATIENCE_WAIT &&
-        now_ns - q->quiet_since_ns < (way == PATIENCE_NAP ? NAP_SPIN_NS : SPIN_NS))
+    if (now_ns - q->quiet_since_ns < SPIN_NS &&
+        patience_way(&w->patience, now_ns) != PATIENCE_WAIT)
         return false;
     if (q->arm(q)) {
         q->disarm(q);

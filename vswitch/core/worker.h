@@ -14,7 +14,6 @@
 
 enum {
     SPIN_NS = 200 * 1000,          /* a queue is polled for so long after its last packet */
-    NAP_SPIN_NS = 4 * PATIENCE_NAP_NS, /* the same, of a worker that naps */
     HOME_AGAIN_NS = 1000 * 1000 * 1000, /* what a queue sent before has been read, by then */
     TICK_NS = 15 * 1000 * 1000,
     SLEEP_NS = 1000 * 1000 * 1000, /* at the longest; the MAC table ages meanwhile */
