@@ -25,14 +25,15 @@ int sched_yield(void)
 /* 20 ms of breaths, each breath_ns long and followed by a yield; says whether polling stopped. */
 static bool stops(uint64_t breath_ns, const uint64_t *turns_ns, uint32_t count)
 {
-    struct patience p = {0};
+    struct patience p;
     bool out = false;
     uint64_t end_ns = time_ns + 20 * NS_PER_MS;
+    patience_init(&p);
     for (uint32_t i = 0; time_ns < end_ns; i++) {
         time_ns += breath_ns;
         turn_ns = turns_ns[i % count];
         patience_yield(&p);
-        out = out || patience_way(&p, time_ns) != PATIENCE_POLL;
+        out = out || patience_due(&p, time_ns);
     }
     return out;
 }
@@ -40,8 +41,9 @@ static bool stops(uint64_t breath_ns, const uint64_t *turns_ns, uint32_t count)
 /* How often a worker yields in a millisecond of idle breaths, 100 ns each. */
 static uint32_t yields_of(uint64_t each_turn_ns)
 {
-    struct patience p = {0};
+    struct patience p;
     uint64_t end_ns = time_ns + NS_PER_MS;
+    patience_init(&p);
     yields = 0;
     turn_ns = each_turn_ns;
     while (time_ns < end_ns) {

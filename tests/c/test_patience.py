@@ -16,10 +16,12 @@ def test_who_wants_the_cpu(tmp_path):
     ]
 
 
-def test_naps_are_for_streams(tmp_path):
-    program = build(tmp_path, "naps.c", packages=["vswitch"], sanitize="undefined")
-    assert run(program, timeout_s=20).splitlines() == [
-        "a stream is met in naps: 1",
-        "naps are tried on who answers: 1",
-        "ever less often: 1",
+def test_each_traffic_finds_its_way(tmp_path):
+    program = build(tmp_path, "ways.c", packages=["vswitch"], sanitize="undefined")
+    assert run(program, timeout_s=60).splitlines() == [
+        "a stream is met in long naps: 1",
+        "one of a small window in short ones: 1",
+        "beside work, who answers is waited for: 1",
+        "where that takes long, it is polled for: 1",
+        "now and then all are tried: 1",
     ]

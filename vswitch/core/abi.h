@@ -71,7 +71,7 @@ struct worker_counters {
     uint64_t packets;
     uint64_t sleeps;
     uint64_t wakes;                /* sleeps that an event ended, not the time */
-    uint64_t naps;                 /* looks at streams by the clock: see patience.h */
+    uint64_t naps;                 /* short sleeps by the clock: see patience.h */
     uint64_t cycles_busy;          /* TSC cycles in busy breaths */
     uint64_t cycles_idle;          /* TSC cycles in other breaths, sleep excluded */
     uint64_t cycles_clock;         /* the TSC when this was read */

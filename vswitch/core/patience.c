@@ -6,32 +6,131 @@
 
 #include <sched.h>
 
-static void trial_begin(struct patience *p)
+/* Each way twice, the second time in the other order: what grows or shrinks meanwhile, as windows
+ * of TCP do, favours none. */
+static const enum patience_way periods[] = {
+    PATIENCE_WAIT,       PATIENCE_POLL,        PATIENCE_SHORT_NAPS, PATIENCE_LONG_NAPS,
+    PATIENCE_LONG_NAPS,  PATIENCE_SHORT_NAPS,  PATIENCE_POLL,       PATIENCE_WAIT,
+};
+static const uint32_t periods_count = sizeof(periods) / sizeof(periods[0]);
+/* Better by less is not better: a way that is kinder to others comes first. */
+static const double better = 1.05;
+/* A rate that many times the verdict's, or a so manieth, is other traffic's. */
+static const double departed = 2;
+
+/* ---- stages */
+
+static void enter(struct patience *p, enum patience_stage stage, enum patience_way way,
+                  uint64_t until_ns)
 {
-    p->taken = p->busy = p->again = 0;
+    p->stage = stage;
+    p->way = way;
+    p->until_ns = until_ns;
 }
 
-/* Somebody else is always ready. */
-static void run_out(struct patience *p, uint64_t now_ns)
+static void be_free(struct patience *p)
 {
-    p->out_until_ns = now_ns + PATIENCE_SLEEP_NS;
-    p->naps = now_ns >= p->trial_ns;
-    trial_begin(p);
+    enter(p, PATIENCE_FREE, PATIENCE_POLL, UINT64_MAX);
+    p->window_ns = p->alone_ns = p->others_ns = 0;
 }
 
-void patience_napped(struct patience *p, uint64_t now_ns, uint32_t busy, uint32_t again)
+void patience_init(struct patience *p)
 {
-    p->busy += busy;
-    p->again += again;
-    if (++p->taken < PATIENCE_TRIAL)
+    *p = (struct patience){0};
+    be_free(p);
+}
+
+static void count_from(struct patience *p, uint64_t now_ns, uint64_t bytes)
+{
+    p->begun_ns = now_ns;
+    p->begun_bytes = bytes;
+}
+
+static void hold(struct patience *p, uint64_t now_ns, uint64_t bytes)
+{
+    count_from(p, now_ns, bytes);
+    enter(p, PATIENCE_HOLD, p->best, now_ns + PATIENCE_HOLD_NS);
+}
+
+static void try_next(struct patience *p, uint64_t now_ns, uint64_t bytes)
+{
+    count_from(p, now_ns, bytes);
+    enter(p, PATIENCE_TRIAL, periods[p->period], now_ns + PATIENCE_PERIOD_NS);
+}
+
+static void begin_trial(struct patience *p, uint64_t now_ns, uint64_t bytes)
+{
+    p->period = 0;
+    memset(p->tried_ns, 0, sizeof(p->tried_ns));
+    memset(p->tried_bytes, 0, sizeof(p->tried_bytes));
+    try_next(p, now_ns, bytes);
+}
+
+static void judge(struct patience *p, uint64_t now_ns)
+{
+    p->best_rate = 0;
+    for (uint32_t way = 0; way < PATIENCE_WAYS; way++) {
+        double rate = (double)p->tried_bytes[way] / (double)p->tried_ns[way];
+        if (way > 0 && rate <= p->best_rate * better)
+            continue;
+        p->best = (enum patience_way)way;
+        p->best_rate = rate;
+    }
+    p->verdict_until_ns = now_ns + PATIENCE_VERDICT_S * NS_PER_S;
+}
+
+/* ---- what follows what */
+
+static void after_free(struct patience *p, uint64_t now_ns, uint64_t bytes)
+{
+    if (now_ns < p->verdict_until_ns) {
+        hold(p, now_ns, bytes);
+    } else if (now_ns < p->alert_until_ns) {
+        begin_trial(p, now_ns, bytes);
+    } else {
+        p->alert_until_ns = now_ns + PATIENCE_PAUSE_NS + PATIENCE_ALERT_NS;
+        enter(p, PATIENCE_PAUSE, PATIENCE_WAIT, now_ns + PATIENCE_PAUSE_NS);
+    }
+}
+
+static void after_period(struct patience *p, uint64_t now_ns, uint64_t bytes)
+{
+    uint64_t took_ns = now_ns - p->begun_ns;
+    if (took_ns > 4 * PATIENCE_PERIOD_NS) {
+        be_free(p); /* the traffic has ended meanwhile */
         return;
-    p->naps = p->again > 0 && 2 * p->again >= p->busy;
-    p->gap_ns = p->naps ? 0 : p->gap_ns > 0 ? 2 * p->gap_ns : PATIENCE_GAP_NS;
-    if (p->gap_ns > PATIENCE_GAP_MAX_NS)
-        p->gap_ns = PATIENCE_GAP_MAX_NS;
-    p->trial_ns = now_ns + p->gap_ns;
-    trial_begin(p);
+    }
+    p->tried_ns[p->way] += took_ns;
+    p->tried_bytes[p->way] += bytes - p->begun_bytes;
+    if (++p->period < periods_count) {
+        try_next(p, now_ns, bytes);
+        return;
+    }
+    judge(p, now_ns);
+    hold(p, now_ns, bytes);
 }
+
+static void after_hold(struct patience *p, uint64_t now_ns, uint64_t bytes)
+{
+    double rate = (double)(bytes - p->begun_bytes) / (double)(now_ns - p->begun_ns);
+    if (rate > departed * p->best_rate || rate * departed < p->best_rate) {
+        p->verdict_until_ns = 0;
+        p->alert_until_ns = now_ns + PATIENCE_ALERT_NS;
+    }
+    be_free(p);
+}
+
+void patience_turn(struct patience *p, uint64_t now_ns, uint64_t bytes)
+{
+    switch (p->stage) {
+    case PATIENCE_FREE: after_free(p, now_ns, bytes); break;
+    case PATIENCE_PAUSE: be_free(p); break;
+    case PATIENCE_TRIAL: after_period(p, now_ns, bytes); break;
+    case PATIENCE_HOLD: after_hold(p, now_ns, bytes); break;
+    }
+}
+
+/* ---- yielding */
 
 void patience_yield(struct patience *p)
 {
@@ -55,8 +154,9 @@ void patience_yield(struct patience *p)
     p->yielded_ns = now_ns;
     if (now_ns - p->window_ns >= PATIENCE_WINDOW_NS) {
         /* Not of the whole window: what packets took, or a look at many queues, is nobody's. */
-        if (p->alone_ns * PATIENCE_ALONE_SHARE < p->alone_ns + p->others_ns)
-            run_out(p, now_ns);
+        if (p->stage == PATIENCE_FREE &&
+            p->alone_ns * PATIENCE_ALONE_SHARE < p->alone_ns + p->others_ns)
+            p->until_ns = now_ns; /* patience_turn is due */
         p->window_ns = now_ns;
         p->alone_ns = p->others_ns = 0;
     }

@@ -4,18 +4,19 @@
  * seen at once, and nobody pays for a wake-up.  A guest on the same CPU changes that.  One that
  * answers and sleeps again runs whenever we yield, and polling between its turns still pays.  One
  * that is always ready to run loses as much as we poll: the scheduler shares fairly between its
- * work and our idling, so yielding is not enough and the worker has to sleep.
+ * work and our idling.
  *
- * The two are told apart by what yielding finds.  A yield that returns at once means that the CPU
- * was ours alone.  When less than a quarter of the idle time in a window goes by in such turns,
- * somebody else is always ready, and polling stops for a while.
+ * Whether there is such a one is told by what yielding finds.  A yield that returns at once means
+ * that the CPU was ours alone.  When less than a quarter of the idle time in a window goes by in
+ * such turns, the CPU is contended.
  *
- * Then a worker has two ways.  It may wait for notifications, and answers at once what comes one by
- * one.  Or it may nap: look at its queues whenever a short time has passed, without being told.  To
- * a stream naps are kind: nobody notifies and is woken for every packet, and what gathers meanwhile
- * goes on together.  To who waits for an answer they are not.  The two are told apart by what naps
- * find: who waits for an answer has sent nothing between the nap that took the question and the
- * next, a stream sends in every one.
+ * What to do then depends on the traffic.  Polling, with a yield after each breath, is still best
+ * for some who wait for answers; waiting for notifications for others, and for everyone who has
+ * work beside the network.  To a stream naps are kind: the worker looks at its queues whenever some
+ * time has passed, nobody notifies or is woken for every packet, and what gathers meanwhile goes on
+ * together; how long they are best depends on the sizes of its packets, and of its window.  So the
+ * ways are tried, each for two short periods, and the one that moved most bytes is kept for a
+ * while: until the verdict is old, or the rate is so different that it was passed on other traffic.
  *
  * A yield costs more than a look at an empty queue, and a packet that comes meanwhile waits for its
  * end.  So after one that found the CPU ours alone, the next is due a little later only.
@@ -35,50 +36,77 @@ enum {
     /* Of idle time alone: one in so many.  Measured beside a User Mode Linux guest: 30 to 43 % when
      * it answers, 22 to 30 % when it sends single bytes, 5 to 14 % when it sends KiB. */
     PATIENCE_ALONE_SHARE = 4,
-    PATIENCE_SLEEP_NS = 10 * 1000 * 1000,  /* no polling for so long, then another try */
-    PATIENCE_NAP_NS = 100 * 1000,
-    PATIENCE_TRIAL = 8,                    /* naps, until what they found is judged */
-    /* Until naps are tried again where there was no stream; twice as long after each failure. */
-    PATIENCE_GAP_NS = 10 * 1000 * 1000,
-    PATIENCE_GAP_MAX_NS = 320 * 1000 * 1000,
+    PATIENCE_PAUSE_NS = 10 * 1000 * 1000,  /* waits so long, the first time */
+    PATIENCE_ALERT_NS = 100 * 1000 * 1000, /* contended again within so long: the ways are tried */
+    PATIENCE_PERIOD_NS = 10 * 1000 * 1000, /* of a trial */
+    PATIENCE_HOLD_NS = 100 * 1000 * 1000,  /* keeps the best way so long, then looks for others */
+    PATIENCE_VERDICT_S = 2,                /* the best way is known for so long */
+    PATIENCE_SHORT_NAP_NS = 100 * 1000,
+    PATIENCE_LONG_NAP_NS = 400 * 1000,
+    PATIENCE_WAYS = 4,
 };
 
-/* What a worker that found nothing does next. */
-enum patience_way { PATIENCE_POLL, PATIENCE_WAIT, PATIENCE_NAP };
+/* What a worker that found nothing does next; those that leave others more of the CPU, or packets
+ * less time in a ring, first. */
+enum patience_way { PATIENCE_WAIT, PATIENCE_POLL, PATIENCE_SHORT_NAPS, PATIENCE_LONG_NAPS };
+
+enum patience_stage {
+    PATIENCE_FREE,                 /* polls, and watches whether it may */
+    PATIENCE_PAUSE,
+    PATIENCE_TRIAL,
+    PATIENCE_HOLD,
+};
 
 struct patience {
-    uint64_t window_ns;    /* when the window began */
-    uint64_t alone_ns;     /* of it, in turns that nobody else wanted */
-    uint64_t others_ns;    /* of it, what yielding gave to others */
-    uint64_t yielded_ns;   /* when the last yield returned */
-    uint64_t again_ns;     /* when the next is due */
-    uint64_t out_until_ns;
-    bool naps;             /* not waits, meanwhile */
-    uint32_t taken;        /* naps of this trial */
-    uint32_t busy, again;  /* what they found: see patience_napped() */
-    uint64_t gap_ns;       /* after the last trial; 0: it found a stream */
-    uint64_t trial_ns;     /* no trial before */
+    enum patience_stage stage;
+    enum patience_way way;
+    uint64_t until_ns;             /* the end of this stage, or of this period of a trial */
+
+    /* Free. */
+    uint64_t window_ns;            /* when the window began */
+    uint64_t alone_ns;             /* of it, in turns that nobody else wanted */
+    uint64_t others_ns;            /* of it, what yielding gave to others */
+    uint64_t yielded_ns;           /* when the last yield returned */
+    uint64_t again_ns;             /* when the next is due */
+    uint64_t alert_until_ns;
+
+    /* Trial and hold: what came since when. */
+    uint64_t begun_ns, begun_bytes;
+    uint32_t period;
+    uint64_t tried_ns[PATIENCE_WAYS], tried_bytes[PATIENCE_WAYS];
+    enum patience_way best;
+    double best_rate;              /* bytes per ns */
+    uint64_t verdict_until_ns;
 };
 
-static inline enum patience_way patience_way(const struct patience *p, uint64_t now_ns)
+/* A patience as it is at first: free. */
+void patience_init(struct patience *p);
+
+/* Whether patience_turn is due. */
+static inline bool patience_due(const struct patience *p, uint64_t now_ns)
 {
-    if (now_ns >= p->out_until_ns)
-        return PATIENCE_POLL;
-    return p->naps ? PATIENCE_NAP : PATIENCE_WAIT;
+    return now_ns >= p->until_ns;
+}
+
+/* Goes on to what comes next.  bytes: that the worker has received, ever. */
+void patience_turn(struct patience *p, uint64_t now_ns, uint64_t bytes);
+
+/* How long the worker is to nap after an idle breath; 0: it is to do something else. */
+static inline uint64_t patience_nap_ns(const struct patience *p)
+{
+    return p->way == PATIENCE_SHORT_NAPS  ? PATIENCE_SHORT_NAP_NS
+           : p->way == PATIENCE_LONG_NAPS ? PATIENCE_LONG_NAP_NS
+                                          : 0;
 }
 
 /* Lets others have the CPU, and learns whether there were any. */
 void patience_yield(struct patience *p);
 
-/* After an idle breath that began at now_ns. */
+/* After an idle breath that began at now_ns, and is not followed by a nap. */
 static inline void patience_rest(struct patience *p, uint64_t now_ns)
 {
     if (now_ns >= p->again_ns)
         patience_yield(p);
 }
-
-/* After a nap: since the one before, `busy` queues had packets, `again` of which had had some in
- * the time before that, too. */
-void patience_napped(struct patience *p, uint64_t now_ns, uint32_t busy, uint32_t again);
 
 #endif

@@ -63,8 +63,6 @@ struct rxq {
     uint32_t tx_queue;
     uint64_t flood_paid_ns;      /* forward.c's: up to when its flooding is paid for */
     uint64_t quiet_since_ns;     /* worker's: 0 while busy */
-    uint64_t napped_packets;     /* worker's: counters.packets at its last nap */
-    uint64_t napped_busy;        /* worker's: number of the last nap that found more of them */
     bool armed;                  /* worker's: off the poll list until fd tells */
     bool homed;                  /* worker's: tx_queue is chosen */
     bool sleeps;                 /* worker's: fd is watched, so the queue may be armed */

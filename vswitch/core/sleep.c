@@ -41,26 +41,25 @@ int worker_look(struct worker *w, uint64_t timeout_ns)
     return n;
 }
 
-static void nap(struct worker *w)
+/* What this worker received of the ports whose queues it polls. */
+static uint64_t received_bytes(const struct worker *w)
 {
-    uint32_t busy = 0, again = 0;
-    counter_add(&w->counters.naps, 1);
-    uint64_t number = w->counters.naps;
-    for (uint32_t i = 0; i < w->active_count; i++) {
-        struct rxq *q = w->active[i];
-        if (q->counters.packets == q->napped_packets)
-            continue;
-        busy++;
-        again += q->napped_busy + 1 == number;
-        q->napped_busy = number;
-        q->napped_packets = q->counters.packets;
+    const struct poll_list *list = &w->forward.snapshot->polls[w->forward.breath.worker];
+    const struct port *last = NULL;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < list->count; i++) {
+        const struct port *port = list->rxqs[i]->port;
+        if (port != last)
+            bytes += port_counters(port, &w->forward.breath)->rx_bytes;
+        last = port;
     }
-    patience_napped(&w->patience, w->forward.breath.now_ns, busy, again);
-    worker_look(w, PATIENCE_NAP_NS);
+    return bytes;
 }
 
 uint64_t worker_rest(struct worker *w, uint32_t moved, uint64_t before)
 {
+    if (moved == 0 && unlikely(patience_due(&w->patience, w->forward.breath.now_ns)))
+        patience_turn(&w->patience, w->forward.breath.now_ns, received_bytes(w));
     if (w->active_count + w->quiet_count == 0) {
         counter_add(&w->counters.sleeps, 1);
         if (worker_look(w, SLEEP_NS) > 0)
@@ -74,10 +73,12 @@ uint64_t worker_rest(struct worker *w, uint32_t moved, uint64_t before)
     }
     if (moved > 0 || w->forward.snapshot->idle != IDLE_ADAPTIVE)
         return before;
-    if (patience_way(&w->patience, w->forward.breath.now_ns) != PATIENCE_NAP) {
+    uint64_t nap_ns = patience_nap_ns(&w->patience);
+    if (nap_ns == 0) {
         patience_rest(&w->patience, w->forward.breath.now_ns);
         return before;
     }
-    nap(w);
+    counter_add(&w->counters.naps, 1);
+    worker_look(w, nap_ns);
     return cycles_now();
 }

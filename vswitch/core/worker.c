@@ -97,6 +97,7 @@ static void adopt(struct worker *w, const struct snapshot *s)
     }
     w->active_count = count;
     w->armed_count = w->quiet_count = 0;
+    patience_init(&w->patience); /* received bytes are others' */
     w->tick_ns = 0; /* a new MAC table is told the time before it learns */
     w->forward.snapshot = s;
 }
@@ -190,8 +191,7 @@ static bool rest_queue(struct worker *w, uint32_t i)
         w->quiet_at++;
         return true;
     }
-    if (now_ns - q->quiet_since_ns < SPIN_NS &&
-        patience_way(&w->patience, now_ns) != PATIENCE_WAIT)
+    if (now_ns - q->quiet_since_ns < SPIN_NS && w->patience.way != PATIENCE_WAIT)
         return false;
     if (q->arm(q)) {
         q->disarm(q);
