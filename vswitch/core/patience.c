@@ -147,7 +147,8 @@ void patience_yield(struct patience *p)
         /* The breaths since the last yield were idle as well, when they were short. */
         bool follows = now_ns - p->yielded_ns < PATIENCE_AGAIN_NS + 2 * PATIENCE_ALONE_NS;
         p->alone_ns += now_ns - (follows ? p->yielded_ns : before_ns);
-        p->again_ns = now_ns + PATIENCE_AGAIN_NS;
+        if (p->stage == PATIENCE_FREE) /* else whoever is woken is let in at once */
+            p->again_ns = now_ns + PATIENCE_AGAIN_NS;
     } else {
         p->others_ns += now_ns - before_ns;
     }
