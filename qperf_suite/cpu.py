@@ -33,7 +33,7 @@ def cpu_time(guests: Collection[int], switch: Collection[int]) -> CpuTime:
     """Used until now. guests, switch: sessions, by their first process (proc(5), field 6)."""
     first = Path("/proc/stat").read_text().split("\n", 1)[0]
     user, nice, system, _, _, irq, softirq, steal = map(int, first.split()[1:9])
-    used = _of_sessions({*guests, *switch})
+    used = of_sessions({*guests, *switch})
     return CpuTime(
         (user + nice + system + irq + softirq) / TICKS_PER_S,
         steal / TICKS_PER_S,
@@ -42,7 +42,8 @@ def cpu_time(guests: Collection[int], switch: Collection[int]) -> CpuTime:
     )
 
 
-def _of_sessions(sessions: Collection[int]) -> dict[int, float]:
+def of_sessions(sessions: Collection[int]) -> dict[int, float]:
+    """Seconds used until now, by session; those without processes are left out."""
     used: dict[int, float] = {}
     for name in os.listdir("/proc") if sessions else ():
         if not name.isdecimal():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+from qperf_suite.bystanders import Bystanders
 from qperf_suite.errors import GuestError, TopologyError
 from qperf_suite.kernel_systems import BridgeSystem, MasqueradeSystem
 from qperf_suite.leftovers import PREFIX
@@ -61,13 +62,17 @@ class _Run:
             for point in points:
                 name = f"round {point.round + 1}/{self.plan.rounds} {point.case.name}"
                 self.progress.step(f"{name} {point.system}", point.case.expected_s(pace))
-                self._measure(systems[point.system], point)
+                self._measure(systems, point)
 
-    def _measure(self, system: System, point: Point) -> None:
+    def _measure(self, systems: Mapping[str, System], point: Point) -> None:
+        system = systems[point.system]
         while True:
             self.attempts[point.name] += 1
+            bystanders = Bystanders(systems, point)
             try:
                 found = attempt(system, point.case, self.plan.pace)
+                if restless := bystanders.restless(found.took_s):
+                    raise GuestError(f"not measured alone: {', '.join(restless)}")
             except GuestError as error:
                 self.store.keep(point, {"failure": str(error)}, "")
                 raise

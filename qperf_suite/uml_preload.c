@@ -1,4 +1,4 @@
-/* uml_preload.c - three defects of User Mode Linux 6.1, mended between it and libc.
+/* uml_preload.c - four defects of User Mode Linux 6.1, mended between it and libc.
  *
  * 1. Lost wake-ups, which stall any request and answer over a network until the next timer.
  *    Its idle loop disables interrupts, decides to sleep, and calls sigsuspend(): a SIGIO in
@@ -14,6 +14,11 @@
  * 3. Orphans. When its kernel is killed, the processes in it run on, by themselves, for ever.
  *    Here they die with who traces them.
  *
+ * 4. A lost clock.  A SIGALRM that is noted while a timer's handler runs softirqs is forgotten when
+ *    these enable interrupts (unblock_signals() clears it and does not enter the handler again).
+ *    Nobody sets the timer any more: the guest has no time, and its idle loop, which takes a timer
+ *    that is not set for one that just fired, spins.  Here it gets another SIGALRM then.
+ *
  * Threads:    the guest's kernel is one thread; its helper threads block SIGIO and never sleep.
  */
 #define _GNU_SOURCE
@@ -25,12 +30,17 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <sys/ptrace.h>
+#include <time.h>
 #include <unistd.h>
+
+/* Turns of the idle loop that find no timer set.  One that just fired is seen so once or twice. */
+enum { CLOCK_LOST_TURNS = 100 };
 
 typedef void (*action_handler)(int, siginfo_t *, void *);
 
 static int (*real_sigaction)(int, const struct sigaction *, struct sigaction *);
 static int (*real_epoll_create)(int);
+static int (*real_timer_gettime)(timer_t, struct itimerspec *);
 static long (*real_ptrace)(enum __ptrace_request, pid_t, void *, void *);
 static volatile sig_atomic_t arrived;
 static action_handler guest_handler;
@@ -41,6 +51,7 @@ __attribute__((constructor)) static void find_real(void)
 {
     *(void **)&real_sigaction = dlsym(RTLD_NEXT, "sigaction");
     *(void **)&real_epoll_create = dlsym(RTLD_NEXT, "epoll_create");
+    *(void **)&real_timer_gettime = dlsym(RTLD_NEXT, "timer_gettime");
     *(void **)&real_ptrace = dlsym(RTLD_NEXT, "ptrace");
 }
 
@@ -93,6 +104,21 @@ int sigsuspend(const sigset_t *mask)
     sigprocmask(SIG_SETMASK, &before, NULL);
     errno = EINTR;
     return -1;
+}
+
+/* The idle loop alone asks, with SIGALRM blocked. */
+int timer_gettime(timer_t timer, struct itimerspec *left)
+{
+    static int turns;
+    int result = real_timer_gettime(timer, left);
+    if (result < 0)
+        return result;
+    turns = left->it_value.tv_sec == 0 && left->it_value.tv_nsec == 0 ? turns + 1 : 0;
+    if (turns == CLOCK_LOST_TURNS) {
+        turns = 0;
+        kill(getpid(), SIGALRM);
+    }
+    return result;
 }
 
 long ptrace(enum __ptrace_request request, ...)

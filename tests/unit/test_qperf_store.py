@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from qperf_suite.agent import CommandResult
+from qperf_suite.bystanders import Bystanders
 from qperf_suite.errors import GuestError, TopologyError, UsageError
 from qperf_suite.outcome import load
-from qperf_suite.plans import Part, Plan
+from qperf_suite.plans import Part, Plan, Point
 from qperf_suite.progress import Progress
 from qperf_suite.runner import run
 from qperf_suite.store import Store
@@ -282,3 +284,43 @@ def test_a_plan_comes_back_as_it_was_stored(bench: Bench) -> None:
 def test_there_is_no_run_in_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no plan\.json"):
         load(Store(tmp_path))
+
+
+class Pair(FakeSystem):
+    """Two guests with sessions of their own."""
+
+    def __init__(self, first: int) -> None:
+        self._seats = {
+            f"a{n}": Seat(cast(Machine, SimpleNamespace(session=first + n)), f"10.5.0.{first + n}")
+            for n in (1, 2)
+        }
+
+    def seats(self) -> list[Seat]:
+        return list(self._seats.values())
+
+    def seat(self, guest: str, case: Case) -> Seat:
+        return self._seats[guest]
+
+
+def test_who_uses_the_cpu_while_others_are_measured_is_named() -> None:
+    used = {1: 10.0, 2: 20.0, 11: 0.5, 12: 3.0}
+    bystanders = Bystanders(
+        {"vhost-user": Pair(0), "bridge": Pair(10)},
+        Point("pairs", 0, "vhost-user", LATENCY),
+        lambda sessions: {session: used[session] for session in sessions},
+    )
+    assert bystanders.restless(2.0) == []
+    for session, more in {1: 1.9, 2: 1.9, 11: 0.9, 12: 1.9}.items():
+        used[session] += more
+    assert bystanders.restless(2.0) == ["bridge's guest 10.5.0.12 used 1.9 s of CPU"]
+
+
+def test_what_was_not_measured_alone_is_measured_again_with_new_guests(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([[], ["bridge's guest 10.6.1.3 used 2.0 s of CPU"]])
+    monkeypatch.setattr(Bystanders, "restless", lambda *_: next(answers, []))
+    bench.run()
+    outcome = load(Store(bench.folder))
+    assert (bench.boots, len(outcome.samples), outcome.failures) == (2, 8, [])
+    assert "not measured alone: bridge's guest 10.6.1.3 used 2.0 s" in bench.said.getvalue()
