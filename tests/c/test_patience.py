@@ -1,4 +1,4 @@
-"""When a worker stops polling: only when somebody else is always ready to run on its CPU."""
+"""When a worker stops polling, and what it does then."""
 
 from tests.c.build import build, run
 
@@ -24,4 +24,5 @@ def test_each_traffic_finds_its_way(tmp_path):
         "beside work, who answers is waited for: 1",
         "where that takes long, it is polled for: 1",
         "now and then all are tried: 1",
+        "bursts find their way, too: 1",
     ]

@@ -10,7 +10,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { BREATH_NS = 300, SEND_NS = 20 * 1000, PACKET_BYTES = 1000, GUESTS = 2 };
+enum { BREATH_NS = 300, SEND_NS = 20 * 1000, PACKET_BYTES = 1000, GUESTS = 2,
+       BURST_NS = 60 * 1000 * 1000, BURST_GAP_NS = 1000 * 1000 * 1000, BURSTS = 12 };
 
 struct traffic {
     uint64_t turn_ns;              /* that a yield gives to others */
@@ -102,7 +103,7 @@ static uint32_t burst(struct rxq *q, struct breath *b, struct packet **out, uint
     g->ready_ns = traffic->answers ? UINT64_MAX : time_ns + traffic->disturbed_ns + SEND_NS;
     if (traffic->answers)
         g->other->ready_ns = time_ns + SEND_NS;
-    counter_add(&port_counters(&port, b)->rx_bytes, (uint64_t)n * PACKET_BYTES);
+    counter_add(&port_counters(&port, b)->tx_bytes, (uint64_t)n * PACKET_BYTES);
     b->passed_on += n;
     return 0;
 }
@@ -112,6 +113,12 @@ static void begin(const struct traffic *t)
     traffic = t;
     for (uint32_t i = 0; i < GUESTS; i++)
         guests[i].ready_ns = t->answers && i > 0 ? UINT64_MAX : time_ns;
+}
+
+static void stop(void)
+{
+    for (uint32_t i = 0; i < GUESTS; i++)
+        guests[i].ready_ns = UINT64_MAX;
 }
 
 static struct found run_for(struct worker *w, uint64_t duration_ns)
@@ -124,6 +131,19 @@ static struct found run_for(struct worker *w, uint64_t duration_ns)
         worker_rest(w, moved, 0);
     }
     return found;
+}
+
+/* Of some bursts, how many were met in long naps. */
+static uint32_t bursts_settled(struct worker *w)
+{
+    uint32_t settled = 0, naps = BURST_NS / PATIENCE_LONG_NAP_NS;
+    for (uint32_t i = 0; i < BURSTS; i++) {
+        stop();
+        run_for(w, BURST_GAP_NS);
+        begin(&stream);
+        settled += run_for(w, BURST_NS).long_naps > naps * 8 / 10;
+    }
+    return settled;
 }
 
 int main(void)
@@ -170,6 +190,8 @@ int main(void)
     naps = 2 * (uint32_t)(PATIENCE_PERIOD_NS / PATIENCE_SHORT_NAP_NS);
     printf("now and then all are tried: %d\n",
            f.short_naps >= 4 * naps && f.short_naps <= 6 * naps && f.long_naps > 0);
+
+    printf("bursts find their way, too: %d\n", bursts_settled(w) >= BURSTS / 4);
 
     worker_publish(w, NULL);
     worker_breathe(w, time_ns);

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.fakes.closing import Closing
-from tests.fakes.daemons import WAIT_S
+from tests.fakes.daemons import WAIT_S, until
 
 
 class QmpError(Exception):
@@ -22,13 +22,30 @@ def qmp_arguments(path: Path) -> list[str]:
     return ["-qmp", f"unix:{path},server=on,wait=off"]
 
 
+def _connected(path: Path) -> socket.socket:
+    """QEMU makes its socket some time before it listens."""
+    found: list[socket.socket] = []
+
+    def connects() -> bool:
+        one = socket.socket(socket.AF_UNIX)
+        one.settimeout(WAIT_S)
+        try:
+            one.connect(str(path))
+        except ConnectionRefusedError:
+            one.close()
+            return False
+        found.append(one)
+        return True
+
+    until(connects, "QEMU's monitor")
+    return found[0]
+
+
 class Qmp(Closing):
     """One connection; QEMU serves one at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(WAIT_S)
-        self._socket.connect(str(path))
+        self._socket = _connected(path)
         self._lines = self._socket.makefile("r")
         self._events: list[dict[str, Any]] = []
         self._read()  # the greeting

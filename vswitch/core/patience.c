@@ -12,8 +12,7 @@ static const enum patience_way periods[] = {
     PATIENCE_WAIT,       PATIENCE_POLL,        PATIENCE_SHORT_NAPS, PATIENCE_LONG_NAPS,
     PATIENCE_LONG_NAPS,  PATIENCE_SHORT_NAPS,  PATIENCE_POLL,       PATIENCE_WAIT,
 };
-static const uint32_t periods_count = sizeof(periods) / sizeof(periods[0]);
-/* Better by less is not better: a way that is kinder to others comes first. */
+/* Better by less is not better. */
 static const double better = 1.05;
 /* A rate that many times the verdict's, or a so manieth, is other traffic's. */
 static const double departed = 2;
@@ -58,25 +57,34 @@ static void try_next(struct patience *p, uint64_t now_ns, uint64_t bytes)
     enter(p, PATIENCE_TRIAL, periods[p->period], now_ns + PATIENCE_PERIOD_NS);
 }
 
-static void begin_trial(struct patience *p, uint64_t now_ns, uint64_t bytes)
+/* Goes on with a trial that was interrupted a little ago: traffic that comes in bursts finds its
+ * way, too. */
+static void go_on_trying(struct patience *p, uint64_t now_ns, uint64_t bytes)
 {
-    p->period = 0;
-    memset(p->tried_ns, 0, sizeof(p->tried_ns));
-    memset(p->tried_bytes, 0, sizeof(p->tried_bytes));
+    if (now_ns >= p->trial_until_ns) {
+        p->period = 0;
+        memset(p->tried_ns, 0, sizeof(p->tried_ns));
+        memset(p->tried_bytes, 0, sizeof(p->tried_bytes));
+        p->trial_until_ns = now_ns + PATIENCE_VERDICT_S * NS_PER_S;
+    }
     try_next(p, now_ns, bytes);
 }
 
 static void judge(struct patience *p, uint64_t now_ns)
 {
+    uint64_t all_bytes = 0;
+    for (uint32_t way = 0; way < PATIENCE_WAYS; way++)
+        all_bytes += p->tried_bytes[way];
     p->best_rate = 0;
     for (uint32_t way = 0; way < PATIENCE_WAYS; way++) {
         double rate = (double)p->tried_bytes[way] / (double)p->tried_ns[way];
-        if (way > 0 && rate <= p->best_rate * better)
+        if (way > 0 && (rate <= p->best_rate * better || all_bytes < PATIENCE_TRIAL_BYTES))
             continue;
         p->best = (enum patience_way)way;
         p->best_rate = rate;
     }
     p->verdict_until_ns = now_ns + PATIENCE_VERDICT_S * NS_PER_S;
+    p->trial_until_ns = 0;
 }
 
 /* ---- what follows what */
@@ -86,7 +94,7 @@ static void after_free(struct patience *p, uint64_t now_ns, uint64_t bytes)
     if (now_ns < p->verdict_until_ns) {
         hold(p, now_ns, bytes);
     } else if (now_ns < p->alert_until_ns) {
-        begin_trial(p, now_ns, bytes);
+        go_on_trying(p, now_ns, bytes);
     } else {
         p->alert_until_ns = now_ns + PATIENCE_PAUSE_NS + PATIENCE_ALERT_NS;
         enter(p, PATIENCE_PAUSE, PATIENCE_WAIT, now_ns + PATIENCE_PAUSE_NS);
@@ -96,13 +104,15 @@ static void after_free(struct patience *p, uint64_t now_ns, uint64_t bytes)
 static void after_period(struct patience *p, uint64_t now_ns, uint64_t bytes)
 {
     uint64_t took_ns = now_ns - p->begun_ns;
-    if (took_ns > 4 * PATIENCE_PERIOD_NS) {
-        be_free(p); /* the traffic has ended meanwhile */
+    /* The traffic has ended meanwhile.  Not so beside many others, whose turns take long. */
+    if (took_ns > 4 * PATIENCE_PERIOD_NS && p->way != PATIENCE_POLL) {
+        p->alert_until_ns = now_ns + PATIENCE_ALERT_NS;
+        be_free(p);
         return;
     }
     p->tried_ns[p->way] += took_ns;
     p->tried_bytes[p->way] += bytes - p->begun_bytes;
-    if (++p->period < periods_count) {
+    if (++p->period < ARRAY_LEN(periods)) {
         try_next(p, now_ns, bytes);
         return;
     }
@@ -112,8 +122,11 @@ static void after_period(struct patience *p, uint64_t now_ns, uint64_t bytes)
 
 static void after_hold(struct patience *p, uint64_t now_ns, uint64_t bytes)
 {
-    double rate = (double)(bytes - p->begun_bytes) / (double)(now_ns - p->begun_ns);
-    if (rate > departed * p->best_rate || rate * departed < p->best_rate) {
+    uint64_t took_ns = now_ns - p->begun_ns;
+    double rate = (double)(bytes - p->begun_bytes) / (double)took_ns;
+    /* A pause says nothing of what comes after it. */
+    if (took_ns < 4 * PATIENCE_HOLD_NS &&
+        (rate > departed * p->best_rate || rate * departed < p->best_rate)) {
         p->verdict_until_ns = 0;
         p->alert_until_ns = now_ns + PATIENCE_ALERT_NS;
     }

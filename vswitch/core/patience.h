@@ -17,9 +17,11 @@
  * together; how long they are best depends on the sizes of its packets, and of its window.  So the
  * ways are tried, each for two short periods, and the one that moved most bytes is kept for a
  * while: until the verdict is old, or the rate is so different that it was passed on other traffic.
+ * Little traffic says nothing about ways, and is waited for.
  *
  * A yield costs more than a look at an empty queue, and a packet that comes meanwhile waits for its
- * end.  So after one that found the CPU ours alone, the next is due a little later only.
+ * end.  So while nobody is known to want the CPU, and one found it ours alone, the next is due a
+ * little later only.
  *
  * Untrusted:  nothing.
  * Threads:    belongs to one worker.
@@ -36,18 +38,18 @@ enum {
     /* Of idle time alone: one in so many.  Measured beside a User Mode Linux guest: 30 to 43 % when
      * it answers, 22 to 30 % when it sends single bytes, 5 to 14 % when it sends KiB. */
     PATIENCE_ALONE_SHARE = 4,
-    PATIENCE_PAUSE_NS = 10 * 1000 * 1000,  /* waits so long, the first time */
+    PATIENCE_PAUSE_NS = 10 * 1000 * 1000,  /* waits so long, before anything is known */
     PATIENCE_ALERT_NS = 100 * 1000 * 1000, /* contended again within so long: the ways are tried */
     PATIENCE_PERIOD_NS = 10 * 1000 * 1000, /* of a trial */
     PATIENCE_HOLD_NS = 100 * 1000 * 1000,  /* keeps the best way so long, then looks for others */
     PATIENCE_VERDICT_S = 2,                /* the best way is known for so long */
+    PATIENCE_TRIAL_BYTES = 16 * 1024,      /* a trial that moved less says nothing */
     PATIENCE_SHORT_NAP_NS = 100 * 1000,
     PATIENCE_LONG_NAP_NS = 400 * 1000,
     PATIENCE_WAYS = 4,
 };
 
-/* What a worker that found nothing does next; those that leave others more of the CPU, or packets
- * less time in a ring, first. */
+/* What a worker that found nothing does next; of those that move the same, the first is best. */
 enum patience_way { PATIENCE_WAIT, PATIENCE_POLL, PATIENCE_SHORT_NAPS, PATIENCE_LONG_NAPS };
 
 enum patience_stage {
@@ -72,7 +74,8 @@ struct patience {
 
     /* Trial and hold: what came since when. */
     uint64_t begun_ns, begun_bytes;
-    uint32_t period;
+    uint32_t period;               /* of the trial that goes on, or was interrupted */
+    uint64_t trial_until_ns;       /* an older one begins anew */
     uint64_t tried_ns[PATIENCE_WAYS], tried_bytes[PATIENCE_WAYS];
     enum patience_way best;
     double best_rate;              /* bytes per ns */
@@ -88,7 +91,8 @@ static inline bool patience_due(const struct patience *p, uint64_t now_ns)
     return now_ns >= p->until_ns;
 }
 
-/* Goes on to what comes next.  bytes: that the worker has received, ever. */
+/* Goes on to what comes next.  bytes: that the worker has delivered until now; only differences
+ * count, and patience_init follows when it begins anew. */
 void patience_turn(struct patience *p, uint64_t now_ns, uint64_t bytes);
 
 /* How long the worker is to nap after an idle breath; 0: it is to do something else. */
@@ -102,11 +106,14 @@ static inline uint64_t patience_nap_ns(const struct patience *p)
 /* Lets others have the CPU, and learns whether there were any. */
 void patience_yield(struct patience *p);
 
-/* After an idle breath that began at now_ns, and is not followed by a nap. */
-static inline void patience_rest(struct patience *p, uint64_t now_ns)
+/* After an idle breath that began at now_ns, and is not followed by a nap.  Returns whether the CPU
+ * was given away meanwhile. */
+static inline bool patience_rest(struct patience *p, uint64_t now_ns)
 {
-    if (now_ns >= p->again_ns)
-        patience_yield(p);
+    if (now_ns < p->again_ns)
+        return false;
+    patience_yield(p);
+    return true;
 }
 
 #endif

@@ -41,44 +41,42 @@ int worker_look(struct worker *w, uint64_t timeout_ns)
     return n;
 }
 
-/* What this worker received of the ports whose queues it polls. */
-static uint64_t received_bytes(const struct worker *w)
+/* What this worker has delivered to the ports of its snapshot. */
+static uint64_t sent_bytes(const struct worker *w)
 {
-    const struct poll_list *list = &w->forward.snapshot->polls[w->forward.breath.worker];
-    const struct port *last = NULL;
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < list->count; i++) {
-        const struct port *port = list->rxqs[i]->port;
-        if (port != last)
-            bytes += port_counters(port, &w->forward.breath)->rx_bytes;
-        last = port;
+    for (uint32_t i = 0; i < MAX_PORTS; i++) {
+        const struct port *port = w->forward.snapshot->ports[i];
+        if (port)
+            bytes += port_counters(port, &w->forward.breath)->tx_bytes;
     }
     return bytes;
 }
 
 uint64_t worker_rest(struct worker *w, uint32_t moved, uint64_t before)
 {
-    if (moved == 0 && unlikely(patience_due(&w->patience, w->forward.breath.now_ns)))
-        patience_turn(&w->patience, w->forward.breath.now_ns, received_bytes(w));
+    uint64_t now_ns = w->forward.breath.now_ns;
+    if (moved == 0 && unlikely(patience_due(&w->patience, now_ns)))
+        patience_turn(&w->patience, now_ns, sent_bytes(w));
     if (w->active_count + w->quiet_count == 0) {
         counter_add(&w->counters.sleeps, 1);
         if (worker_look(w, SLEEP_NS) > 0)
             counter_add(&w->counters.wakes, 1);
         return cycles_now();
     }
-    uint64_t unseen_ns = w->forward.breath.now_ns - w->looked_ns;
-    if (w->armed_count > 0 && unseen_ns >= (moved > 0 ? LOOK_BUSY_NS : LOOK_IDLE_NS)) {
-        w->looked_ns = w->forward.breath.now_ns;
-        worker_look(w, 0);
+    bool idle = moved == 0 && w->forward.snapshot->idle == IDLE_ADAPTIVE;
+    uint64_t nap_ns = idle ? patience_nap_ns(&w->patience) : 0;
+    if (nap_ns > 0) {
+        counter_add(&w->counters.naps, 1);
+        w->looked_ns = now_ns;
+        worker_look(w, nap_ns);
+        return cycles_now();
     }
-    if (moved > 0 || w->forward.snapshot->idle != IDLE_ADAPTIVE)
-        return before;
-    uint64_t nap_ns = patience_nap_ns(&w->patience);
-    if (nap_ns == 0) {
-        patience_rest(&w->patience, w->forward.breath.now_ns);
-        return before;
+    if (w->armed_count > 0 && now_ns - w->looked_ns >= (moved > 0 ? LOOK_BUSY_NS : LOOK_IDLE_NS)) {
+        w->looked_ns = now_ns;
+        if (worker_look(w, 0) > 0)
+            return before; /* who kicked is not to wait for a yield */
     }
-    counter_add(&w->counters.naps, 1);
-    worker_look(w, nap_ns);
-    return cycles_now();
+    /* What others had is not the next breath's. */
+    return idle && patience_rest(&w->patience, now_ns) ? cycles_now() : before;
 }
