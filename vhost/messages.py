@@ -176,8 +176,8 @@ OFFERED_PROTOCOL_FEATURES = (
     | ProtocolFeature.DEVICE_STATE
 )
 
-# Every port's, always: a set that changed over a restart makes QEMU drop the connection.  MAC joins
-# them when the configuration names one.
+# Every port's, but for what its offloads leave out, and always: a set that changed over a restart
+# makes QEMU drop the connection.  MAC joins them when the configuration names one.
 OFFERED_FEATURES = (
     Feature.CSUM
     | Feature.GUEST_CSUM

@@ -39,6 +39,7 @@ from vswitch.overlaps import check_overlaps
 
 MAX_BYTES = 4 * 1024 * 1024  # of a configuration file
 MAX_WORKERS = 32  # as in core/abi.h
+MAX_MESH_WORKERS = 31  # one of MESH_LANES is the control thread's
 MAX_BRIDGES = 64
 MAX_SUBNETS = 16  # of one bridge, as in core/snapshot.h
 MAX_PORTS = 1023  # one of abi.h's 1024 is the mesh
@@ -107,6 +108,9 @@ def parse(values: dict[str, Any], file: str) -> Config:
     if not bridges:
         top.wrong("bridges", "no bridge is configured", "add a table like [bridges.br0]")
     config = Config(file, control, workers, bridges, *(mesh or (None, None)))
+    if mesh and len(workers.cpus) > MAX_MESH_WORKERS:
+        remedy = f"choose at most {MAX_MESH_WORKERS} CPUs beside a mesh"
+        top.wrong("workers.cpus", f"{len(workers.cpus)} workers", remedy)
     check_unique(config)
     check_port_cpus(config)
     check_overlaps(config)
