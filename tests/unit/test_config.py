@@ -1,5 +1,6 @@
 """Configurations that are right: what they mean, and what is filled in."""
 
+import tomllib
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -75,6 +76,16 @@ def test_ports_may_have_cpus_for_themselves() -> None:
     assert [port.cpus for _, port in parse(values, "/x").ports()] == [(2,), ()]
     ports["b"]["cpus"] = [2, 3]
     assert [port.cpus for _, port in parse(values, "/x").ports()] == [(2,), (2, 3)]
+
+
+def test_a_mesh_has_lanes_for_fewer_workers(tmp_path: Path) -> None:
+    file = write_files(tmp_path)
+    values = tomllib.loads(file.read_text())
+    values["workers"]["cpus"] = list(range(31))
+    assert parse(values, str(file)).workers.cpus == tuple(range(31))
+    values["workers"]["cpus"] = list(range(32))
+    with pytest.raises(UserError, match="32 workers"):
+        parse(values, str(file))
 
 
 def test_a_tap(tmp_path: Path) -> None:

@@ -110,8 +110,6 @@ CASES = [
          ('"veth"', '"vhost-user" or "tap"')),
     Case("unknown mode", changed('mode = "server"', 'mode = "serve"'),
          "bridges.br0.ports.vm2.mode", ('"client" or "server"',)),
-    Case("a worker too many for a mesh", changed("cpus = [", f"cpus = {list(range(32))} #["),
-         "workers.cpus", ("32 workers", "31")),
     Case("unknown idle", changed('"adaptive"', '"sleep"'), "workers.idle", ('"poll"',)),
     Case("empty path", changed('path = "vm1.sock"', 'path = ""'), "bridges.br0.ports.vm1.path",
          ("empty",)),
