@@ -21,7 +21,6 @@ from mesh.relay import Path, Through
 from mesh.wire import Cipher
 
 CONTROL_LANE: int = lib.MESH_CONTROL_LANE
-MTU_MIN_BYTES: int = lib.MESH_MTU_MIN_BYTES
 MTU_MAX_BYTES: int = lib.MESH_MTU_MAX_BYTES
 OVERHEAD_BYTES: int = lib.MESH_OVERHEAD_BYTES
 RELAY_BYTES: int = lib.MESH_RELAY_BYTES

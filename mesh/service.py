@@ -92,7 +92,6 @@ class MeshService:
         self._prober: Prober | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._report: asyncio.TimerHandle | None = None
-        self._unsent = 0
         self._accounts = Accounts()
         self.c_rxqs: list[list[object]] = [[] for _ in range(workers)]
         self.peer_ids: Mapping[bytes, int] = {}
@@ -282,7 +281,6 @@ class MeshService:
                 sock.sendto(data, target(sock, to))
             except OSError as error:
                 # The node tries again by itself.
-                self._unsent += 1
                 log.debug("handshake message to %s: %s", to, error)
         self._arm(node)
 
@@ -320,7 +318,6 @@ class MeshService:
             core.send_through(event.neighbour, event.node_id, event.data)
         except MeshCoreError as error:
             # The node tries again by itself, and at once when there is a key for the neighbour.
-            self._unsent += 1
             log.debug("%s", error)
             if error.errno_ == errno.ENOKEY:
                 node.need_session(event.neighbour, time.monotonic_ns())
