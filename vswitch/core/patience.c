@@ -14,7 +14,7 @@ static const enum patience_way periods[] = {
 };
 /* Better by less is not better. */
 static const double better = 1.05;
-/* A rate that many times the verdict's, or a so manieth, is other traffic's. */
+/* A rate so many times higher or lower than the verdict's is other traffic's. */
 static const double departed = 2;
 
 /* ---- stages */

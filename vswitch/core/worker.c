@@ -97,7 +97,7 @@ static void adopt(struct worker *w, const struct snapshot *s)
     }
     w->active_count = count;
     w->armed_count = w->quiet_count = 0;
-    patience_init(&w->patience); /* received bytes are others' */
+    patience_init(&w->patience); /* what was delivered went to other ports */
     w->tick_ns = 0; /* a new MAC table is told the time before it learns */
     w->forward.snapshot = s;
 }
