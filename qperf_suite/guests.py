@@ -266,7 +266,6 @@ class QemuGuest(Guest):
         cpus: Sequence[int] | None = None,
         memory_mib: int = 256,
         vcpus: int = 1,
-        kvm: bool = False,
         hugepages: bool = False,
         arguments: Sequence[str] = (),
     ) -> None:
@@ -274,7 +273,6 @@ class QemuGuest(Guest):
             name, nics=nics, addresses=addresses, netns=netns, cpus=cpus, memory_mib=memory_mib
         )
         self.vcpus = vcpus
-        self.kvm = kvm
         self.hugepages = hugepages
         self.arguments = list(arguments)
 
@@ -284,13 +282,12 @@ class QemuGuest(Guest):
 
     def _command(self, folder: Path, line_fd: int) -> list[str]:
         image = qemu_image()
-        accelerator = ["-accel", "kvm", "-cpu", "host"] if self.kvm else _TCG
         memory = f"memory-backend-memfd,id=ram,size={self.memory_mib}M,share=on"
         if self.hugepages:
             memory += ",hugetlb=on,hugetlbsize=2M"
         command = [
             *("--", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
-            *("-machine", "q35,memory-backend=ram", "-object", memory, *accelerator),
+            *("-machine", "q35,memory-backend=ram", "-object", memory, *_TCG),
             *("-m", f"{self.memory_mib}M", "-smp", str(self.vcpus), "-no-reboot"),
             *("-kernel", str(image.kernel), "-initrd", str(image.initramfs)),
             *("-append", "console=ttyS0 quiet panic=-1 net.ifnames=0 agent=ttyS1"),
@@ -312,21 +309,6 @@ _TCG = ["-accel", "tcg,thread=multi", "-cpu", "max"]
 
 def _is_vector(nic: Nic) -> bool:
     return isinstance(nic, Tap) and nic.driver == "vector"
-
-
-def kvm_works() -> bool:
-    """Whether KVM boots our kernel: some machines have a /dev/kvm on which guests hang."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return False
-    guest = QemuGuest("kvm-probe", nics=[], kvm=True)
-    try:
-        guest.start()
-        guest.wait_ready(timeout_s=10.0)
-    except GuestError:
-        return False
-    finally:
-        guest.stop()
-    return True
 
 
 def _qemu_nic(index: int, nic: Nic) -> list[str]:
@@ -360,6 +342,5 @@ __all__ = [
     "Tap",
     "UmlGuest",
     "VhostUser",
-    "kvm_works",
     "mac_of",
 ]

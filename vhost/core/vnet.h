@@ -19,7 +19,6 @@
 
 enum { VNET_MAX_BYTES = 12, VNET_NUM_BUFFERS_AT = 10 };
 
-#define VNET_F_CSUM (1ull << 0)
 #define VNET_F_GUEST_CSUM (1ull << 1)
 #define VNET_F_GUEST_TSO4 (1ull << 7)
 #define VNET_F_GUEST_TSO6 (1ull << 8)

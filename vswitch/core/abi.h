@@ -129,7 +129,6 @@ enum punt_kind {
     PUNT_PROBE_REPLY,              /* data: struct probe_reply; id: session */
     PUNT_TRACE_REPLY,              /* data: struct trace_reply; id: session */
     PUNT_LANE_REPLY,               /* as PUNT_PROBE_REPLY, to the own port of lane socket */
-    PUNT_KINDS
 };
 
 struct punt {

@@ -56,7 +56,6 @@
 #define add_release(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELEASE)
 #define sub_acq_rel(p, v) __atomic_fetch_sub((p), (v), __ATOMIC_ACQ_REL)
 #define or_release(p, v) __atomic_fetch_or((p), (v), __ATOMIC_RELEASE)
-#define or_relaxed(p, v) __atomic_fetch_or((p), (v), __ATOMIC_RELAXED)
 
 /* Orders a store before a later load, which release and acquire do not: publish, then look whether
  * the other side wants to be told (virtio 1.2, 2.7.13.4.1). */
