@@ -16,7 +16,8 @@ class PeerConfig:
     """One other node.
 
     public_key: 32 bytes, Ed25519.  endpoints: tried in turn; none when only the peer can begin.
-    via: public key of the peer that passes on what is meant for this one; then no endpoints.
+    via: public key of the peer that passes on what is meant for this one; with endpoints, when
+        none of them can be reached.
     preshared_key: 32 bytes or None.
     """
 

@@ -32,7 +32,9 @@ def members(
             shared = noise.dh(identity.static_private, static)
             keys = PeerKeys(config.public_key, static, shared, preshared)
         wanted[config.public_key] = config, keys
-    wrong = wrong_via(identity.public_key, {key: c.via for key, (c, _) in wanted.items()})
+    vias = {key: config.via for key, (config, _) in wanted.items()}
+    direct = {key for key, (config, _) in wanted.items() if config.endpoints}
+    wrong = wrong_via(identity.public_key, vias, direct)
     if wrong is not None:
         where = f"via of peer {encode_key(wrong.public_key)}"
         raise ConfigError(wrong.what, wrong.remedy, where)

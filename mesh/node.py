@@ -162,12 +162,15 @@ class Node:
         """Behind the neighbour that its configuration names."""
         via = peer.config.via
         neighbour = self._peers.by_public(via) if via is not None else None
-        if peer.via == (neighbour.id if neighbour is not None else None):
+        before = peer.via
+        if before == (neighbour.id if neighbour is not None else None):
             return
         self._peers.place(peer, neighbour)
         self._events.append(PeerPlaced(peer.id, peer.via))
+        if peer.config.endpoints and isinstance(peer.endpoint, Address):
+            return  # where it was found it is still
         peer.endpoint = None
-        if peer.via is not None:
+        if peer.via is not None and not peer.config.endpoints:
             self._events.append(PathChanged(peer.id, Through(peer.via)))
         self._need(peer, now)
 
@@ -421,7 +424,7 @@ class Node:
     def _reach_behind(self, neighbour: Peer, now: int) -> None:
         """There is a key for the neighbour: what went to those behind it before had no way."""
         for peer in self._peers.behind(neighbour):
-            if peer.current is not None:
+            if peer.current is not None or peer.asked_at_endpoint:
                 continue
             if peer.under_way:
                 peer.advance(Trigger.RETRY)

@@ -5,8 +5,9 @@ events().  A way is probed with the largest packet that it is believed to carry,
 there is traffic.  A probe without an answer begins a search (pathmtu.py), which tells a way that
 carries less from one that is dead.
 
-A peer with one configured endpoint, or none, has one way, where it was heard last.  One with
-several is pinned to the best of them: then its packets from elsewhere do not move it.
+A peer with one configured way, or none, has one, where it was heard last.  One with several,
+endpoints or the peer in between, is pinned to the best of them: then its packets from elsewhere do
+not move it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ BETTER_FOR_NS = 5 * S
 BETTER_BY_NS = 1 * MS
 LOSS_IGNORED = 0.05
 LOSS_COST_NS = 1 * S
+RELAY_COST_NS = 5 * MS  # what a way by another node costs that node
 PROBE_IDS = 1 << 31  # greater ones are others' probes (inquiries.py)
 
 
@@ -114,7 +116,8 @@ class _Way:
     @property
     def cost_ns(self) -> float:
         loss = self.loss if self.loss > LOSS_IGNORED else 0.0
-        return (self.rtt_ns or 0) + loss * LOSS_COST_NS
+        relay_ns = RELAY_COST_NS if isinstance(self.path, Through) else 0
+        return (self.rtt_ns or 0) + loss * LOSS_COST_NS + relay_ns
 
     @property
     def timeout_ns(self) -> int:
@@ -134,7 +137,7 @@ class _Way:
 
 @dataclass(slots=True)
 class _Peer:
-    endpoints: tuple[Path, ...] = ()
+    configured: tuple[Path, ...] = ()
     ways: dict[Path, _Way] = field(default_factory=dict)
     used: _Way | None = None
     session: int | None = None
@@ -145,7 +148,7 @@ class _Peer:
 
     @property
     def pinned(self) -> bool:
-        return len(self.endpoints) > 1
+        return len(self.configured) > 1
 
 
 class Paths:
@@ -188,14 +191,14 @@ class Paths:
 
     # ---- inputs: the node
 
-    def configure(self, peer_id: int, endpoints: Collection[Path], now: int) -> None:
-        """A new peer, or other endpoints of one."""
+    def configure(self, peer_id: int, paths: Collection[Path], now: int) -> None:
+        """A new peer, or other configured ways to one."""
         peer = self._peers.setdefault(peer_id, _Peer())
-        if peer.endpoints == tuple(endpoints):
+        if peer.configured == tuple(paths):
             return
-        peer.endpoints = tuple(endpoints)
+        peer.configured = tuple(paths)
         for path in list(peer.ways):
-            if path not in peer.endpoints and (peer.used is None or peer.used.path != path):
+            if path not in peer.configured and (peer.used is None or peer.used.path != path):
                 del peer.ways[path]
         self._look_around(peer, now)
         self._arm(peer_id, peer)
@@ -383,12 +386,12 @@ class Paths:
 
     def _look_around(self, peer: _Peer, now: int) -> None:
         if peer.pinned:
-            for path in peer.endpoints:
+            for path in peer.configured:
                 self._way(peer, path, now)
 
     def _use(self, peer_id: int, peer: _Peer, path: Path, now: int) -> None:
         old, peer.used = peer.used, self._way(peer, path, now)
-        if old is not None and not (peer.pinned and old.path in peer.endpoints):
+        if old is not None and not (peer.pinned and old.path in peer.configured):
             del peer.ways[old.path]
         if peer.pinned and peer.session is not None:
             self._events.append(UsePath(peer.session, path))

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
+from mesh.address import Address
 from mesh.config import PeerConfig
 from mesh.cookie import Sender
 from mesh.events import InstallKeypair, Traffic
@@ -112,6 +113,11 @@ class Peer:
         """Whether an initiation of ours is."""
         return self.state in (State.INITIATING, State.REKEYING)
 
+    @property
+    def asked_at_endpoint(self) -> bool:
+        """Whether an initiation of ours is under way, and no other node passes it on."""
+        return self.under_way and isinstance(self.attempt_target, Address)
+
     def sessions(self) -> list[Session]:
         return [s for s in (self.next, self.current, self.previous) if s is not None]
 
@@ -121,7 +127,7 @@ class Peer:
     def candidates(self) -> list[Path]:
         """Where to send initiations, in order."""
         via = Through(self.via) if self.via is not None else None
-        paths = (self.endpoint, via, *self.config.endpoints, self.hint)
+        paths = (self.endpoint, *self.config.endpoints, via, self.hint)
         return list(dict.fromkeys(path for path in paths if path is not None))
 
     def next_target(self) -> Path:

@@ -29,6 +29,7 @@ from mesh.paths import (
     UsePath,
     WayStatus,
 )
+from mesh.relay import Through
 
 log = logging.getLogger("vsw.mesh")
 
@@ -49,7 +50,8 @@ class Prober:
         """All peers that the node has."""
         ids = self._node.peer_ids()
         for peer in config.peers:
-            self.paths.configure(ids[peer.public_key], peer.endpoints, now)
+            by_others = () if peer.via is None else (Through(ids[peer.via]),)
+            self.paths.configure(ids[peer.public_key], (*peer.endpoints, *by_others), now)
 
     # ---- inputs: the node
 

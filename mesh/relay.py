@@ -1,12 +1,13 @@
 """Ways by another node: what stands in place of an address, and what a configuration may ask for.
 
 A peer is behind another one, its neighbour, when what is meant for it goes to that one, who passes
-it on.  A neighbour may itself be behind another; the first in such a row has an address.
+it on.  A neighbour may itself be behind another; the first in such a row has an address.  A peer
+with addresses of its own may have a neighbour as well, for when none of them can be reached.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mesh.address import Address
@@ -37,9 +38,11 @@ class WrongVia:
     remedy: str
 
 
-def wrong_via(own: bytes, vias: Mapping[bytes, bytes | None]) -> WrongVia | None:
+def wrong_via(
+    own: bytes, vias: Mapping[bytes, bytes | None], direct: Collection[bytes]
+) -> WrongVia | None:
     """The first mistake.  own: this node's public key.  vias: every peer's neighbour, by public
-    keys; None for one that has addresses, or begins itself."""
+    keys; None for one that has none.  direct: the peers that have addresses."""
     for key, via in vias.items():
         if via is None:
             continue
@@ -57,13 +60,15 @@ def wrong_via(own: bytes, vias: Mapping[bytes, bytes | None]) -> WrongVia | None
                 "no peer has this public key",
                 "add the node in between to mesh.peers, or correct the key",
             )
-    return next((wrong for key in vias if (wrong := _wrong_row(key, vias))), None)
+    return next((wrong for key in vias if (wrong := _wrong_row(key, vias, direct))), None)
 
 
-def _wrong_row(key: bytes, vias: Mapping[bytes, bytes | None]) -> WrongVia | None:
-    """All neighbours are peers."""
+def _wrong_row(
+    key: bytes, vias: Mapping[bytes, bytes | None], direct: Collection[bytes]
+) -> WrongVia | None:
+    """All neighbours are peers.  A row ends at the first that has an address."""
     row = [key]
-    while (via := vias[row[-1]]) is not None:
+    while (via := vias[row[-1]]) is not None and (len(row) == 1 or row[-1] not in direct):
         if via in row:
             others = len(row) - row.index(via) - 1
             return WrongVia(

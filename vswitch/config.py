@@ -86,6 +86,12 @@ def read(file: str) -> dict[str, Any]:
             "correct that line (the syntax: https://toml.io)",
             Place(file, line=line),
         ) from None
+    except (ValueError, RecursionError):  # tomllib lets these through
+        raise UserError(
+            "not TOML: a number of thousands of digits, or tables nested as deeply",
+            "write a file that a person can read",
+            Place(file),
+        ) from None
 
 
 def toml_mistake(message: str, text: str) -> tuple[str, int]:
@@ -326,8 +332,6 @@ def parse_peer(table: Table, listen: Address, file: str) -> PeerConfig:
         endpoints.append(endpoint)
     psk = table.optional("preshared_key_file", lambda path: load_preshared_key(resolve(file, path)))
     via = table.optional("via", public_key)
-    if via is not None and endpoints:
-        table.wrong("via", "the peer has endpoints as well", "remove via, or the endpoints")
     addresses: tuple[Network, ...] = table.networks("addresses")
     table.close()
     return PeerConfig(key, tuple(endpoints), addresses, psk, via)
@@ -335,7 +339,8 @@ def parse_peer(table: Table, listen: Address, file: str) -> PeerConfig:
 
 def check_vias(tables: list[Table], own: bytes, peers: dict[bytes, PeerConfig]) -> None:
     """Each way by other nodes ends at one that can be reached.  tables: of peers, in order."""
-    wrong = wrong_via(own, {key: peer.via for key, peer in peers.items()})
+    direct = {key for key, peer in peers.items() if peer.endpoints}
+    wrong = wrong_via(own, {key: peer.via for key, peer in peers.items()}, direct)
     if wrong is not None:
         tables[list(peers).index(wrong.public_key)].wrong("via", wrong.what, wrong.remedy)
 

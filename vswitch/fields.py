@@ -73,6 +73,7 @@ class Table:
                 self.wrong(name, "missing", required)
             return None
         value = self._values[name]
+        self._check_size(name, value)
         # TOML's booleans are Python integers, but not the user's.
         if type(value) is not wanted:
             self.wrong(
@@ -81,6 +82,11 @@ class Table:
                 f"write {_example(wanted, value, name)}",
             )
         return value
+
+    def _check_size(self, name: str, value: object) -> None:
+        """TOML's integers have 64 bits; Python's have as many as it takes to print them."""
+        if isinstance(value, int) and value.bit_length() > 63:
+            self.wrong(name, "a number of more than 64 bits", "write a smaller one")
 
     def string(self, name: str, required: str = "") -> str | None:
         """A string that is not empty; None when absent.  required: the remedy when it is."""
@@ -135,6 +141,7 @@ class Table:
         """An array of one type; empty when absent."""
         value: list[Any] = self._value(name, list, "") or []
         for i, item in enumerate(value):
+            self._check_size(f"{name}[{i}]", item)
             if type(item) is not wanted:
                 self.wrong(
                     f"{name}[{i}]",

@@ -43,6 +43,10 @@ def address(wire: int, end: int) -> str:
     return f"192.0.2.{4 * wire + 1 + end}"
 
 
+def direct_address(number: int) -> str:
+    return f"198.51.100.{number + 1}"
+
+
 def next_on_the_way(number: int, other: int) -> int:
     return number + 1 if other > number else number - 1
 
@@ -50,8 +54,9 @@ def next_on_the_way(number: int, other: int) -> int:
 Way = Callable[[int, int], int | None]
 
 
-def config(number: int, count: int, way: Way) -> str:
-    """way: from one to another, who is next; None: only the other can begin."""
+def config(number: int, count: int, way: Way, *, direct: bool = False) -> str:
+    """way: from one to another, who is next; None: only the other can begin.  direct: the ends have
+    each other's endpoints as well."""
     text = f"""\
 control = "control.sock"
 [bridges.br0]
@@ -75,6 +80,8 @@ private_key_file = "own.key"
             path = f'endpoints = ["{address(min(number, other), end)}:{PORT}"]'
         else:
             path = f'via = "{public(SEEDS[hop])}"'
+        if direct and {number, other} == {0, count - 1}:
+            path += f'\nendpoints = ["{direct_address(other)}:{PORT}"]'
         text += f"""\
 [[mesh.peers]]
 public_key = "{public(SEEDS[other])}"
@@ -99,9 +106,15 @@ class Host(Namespace):
 
 @contextmanager
 def row(
-    tmp_path: Path, count: int, way: Way = next_on_the_way, *, tapped: bool = True
+    tmp_path: Path,
+    count: int,
+    way: Way = next_on_the_way,
+    *,
+    tapped: bool = True,
+    direct: bool = False,
 ) -> Iterator[list[Host]]:
-    """tapped: all that is on the wires is looked at, to the end."""
+    """tapped: all that is on the wires is looked at, to the end.  direct: a wire between the ends,
+    called so."""
     names = [f"via{number}x{os.getpid()}" for number in range(count)]
     with ExitStack() as stack:
         for netns in names:
@@ -112,6 +125,12 @@ def row(
             for end, netns in enumerate((left, right)):
                 sh(f"ip -n {netns} address add {address(wire, end)}/30 dev wire{wire}")
                 sh(f"ip -n {netns} link set wire{wire} up")
+        if direct:
+            ends = {0: names[0], count - 1: names[-1]}
+            sh(f"ip link add direct netns {names[0]} type veth peer name direct netns {names[-1]}")
+            for number, netns in ends.items():
+                sh(f"ip -n {netns} address add {direct_address(number)}/24 dev direct")
+                sh(f"ip -n {netns} link set direct up")
         taps = [
             stack.enter_context(WireTap(names[wire], f"wire{wire}", UNDERLAY))
             for wire in range((count - 1) * tapped)
@@ -121,7 +140,7 @@ def row(
             folder = tmp_path / netns
             folder.mkdir()
             write_key(folder / "own.key", SEEDS[number])
-            (folder / "vsw.toml").write_text(config(number, count, way))
+            (folder / "vsw.toml").write_text(config(number, count, way, direct=direct))
             daemon = Daemon(folder / "vsw.toml", ["ip", "netns", "exec", netns])
             stack.callback(daemon.close)
             hosts.append(Host(netns, daemon))
@@ -236,3 +255,20 @@ def test_a_routing_loop_ends(tmp_path: Path) -> None:
         assert not a.ping(2)
         until(lambda: sum(h.drops().get("hop_limit", 0) for h in (a, b)) > 0, "the end of the loop")
         assert a.ping(1)
+
+
+def test_a_detour_while_the_direct_wire_is_cut(tmp_path: Path) -> None:
+    with row(tmp_path, 3, direct=True) as (a, b, c):
+
+        def ways() -> list[tuple[str | None, str | None]]:
+            return [(p["endpoint"], p["via"]) for p in (a.peer(2), c.peer(0))]
+
+        straight = [(f"{direct_address(number)}:{PORT}", None) for number in (2, 0)]
+        detour = [(None, public(SEEDS[1]))] * 2
+        until(lambda: a.ping(2) and ways() == straight, "the ends on the direct wire")
+        relayed = b.peer(2)["relayed_bytes"]
+        sh(f"ip -n {c.netns} link set direct down")
+        until(lambda: a.ping(2) and ways() == detour, "an answer by the other node")
+        assert b.peer(2)["relayed_bytes"] > relayed
+        sh(f"ip -n {c.netns} link set direct up")
+        until(lambda: a.ping(2) and ways() == straight, "the direct wire in use", 180)

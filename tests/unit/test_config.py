@@ -8,7 +8,7 @@ import pytest
 
 from mesh.address import Address
 from mesh.identity import Identity, encode_key
-from tests.fakes.configs import OWN_SEED, PEER_SEED, RIGHT, changed, write_files
+from tests.fakes.configs import OWN_SEED, PEER_SEED, RIGHT, changed, public, write_files
 from vhost.messages import OFFLOADS
 from vswitch.config import load, parse
 from vswitch.errors import Place, UserError
@@ -179,6 +179,34 @@ def test_a_listener_on_both_families_reaches_both(tmp_path: Path) -> None:
     config = load(str(file))
     assert config.mesh is not None
     assert str(config.mesh.peers[0].endpoints[0]) == "127.0.0.2:7400"
+
+
+def test_a_peer_with_a_detour(tmp_path: Path) -> None:
+    file = write_files(tmp_path)
+    between = public(bytes([9]) * 32)
+    text = changed("endpoints =", f'via = "{between}"\nendpoints =')
+    file.write_text(f'{text}\n[[mesh.peers]]\npublic_key = "{between}"\n')
+    mesh = load(str(file)).mesh
+    assert mesh is not None
+    assert [str(endpoint) for endpoint in mesh.peers[0].endpoints] == ["127.0.0.2:7400"]
+    assert mesh.peers[0].via == mesh.peers[1].public_key
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("control = " + "9" * 5000, "not TOML"),
+        ("control = " + "[" * 5000, "not TOML"),
+        (f"control = 0x{'f' * 5000}", "control: a number of more than 64 bits"),
+        (f"[workers]\ncpus = [{'9' * 300}]", r"workers.cpus\[0\]: a number of more than 64 bits"),
+        (f"[workers]\ncpus = [true, {-1 << 70}]", r"workers.cpus\[0\]: an integer is expected"),
+    ],
+)
+def test_numbers_beyond_reason(text: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "vsw.toml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=says):
+        load(str(file))
 
 
 def test_errors_say_where() -> None:

@@ -184,6 +184,30 @@ def test_another_way_is_used_when_one_dies():
     assert world.in_use == TWO, "as good is no reason to change"
 
 
+def test_the_peer_in_between_is_used_while_no_endpoint_answers():
+    detour = Through(7)
+    world = World(ONE, detour, wires={ONE: Wire(rtt=2 * MS), detour: Wire(rtt=2 * MS)})
+    world.ready(ONE)
+    world.busy()
+    world.run(60 * S)
+    assert world.in_use == ONE
+    world.wires[ONE].dead = True
+    world.run(10 * S)
+    assert world.in_use == detour
+    assert world.mtus[-1] == CEILING - 32
+    world.wires[ONE].dead = False
+    world.run(120 * S)  # until what was lost is forgotten
+    assert world.in_use == ONE, "the other one has work for two"
+
+
+def test_the_peer_in_between_is_used_where_much_is_lost():
+    world = World(ONE, Through(7), wires={ONE: Wire(loss=0.3)})
+    world.ready(ONE)
+    world.busy()
+    world.run(180 * S)
+    assert world.in_use == Through(7)
+
+
 def test_the_faster_way_is_used_but_not_at_once():
     world = World(ONE, TWO, wires={ONE: Wire(rtt=40 * MS)})
     world.ready(ONE)

@@ -1,6 +1,7 @@
 """Peers behind others: configuration, handshakes by another way, neighbours that come and go."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from random import Random
@@ -40,7 +41,7 @@ OWN, B, C, D = KEYS[:4]
     ],
 )
 def test_wrong_vias(vias: dict[bytes, bytes | None], culprit: bytes, says: str) -> None:
-    wrong = wrong_via(OWN, vias)
+    wrong = wrong_via(OWN, vias, ())
     assert wrong is not None
     assert says in wrong.what
     assert wrong.public_key == culprit
@@ -48,10 +49,19 @@ def test_wrong_vias(vias: dict[bytes, bytes | None], culprit: bytes, says: str) 
 
 
 def test_right_vias() -> None:
-    assert wrong_via(OWN, {}) is None
-    assert wrong_via(OWN, {C: B, B: None, D: C}) is None
+    assert wrong_via(OWN, {}, ()) is None
+    assert wrong_via(OWN, {C: B, B: None, D: C}, ()) is None
     row = KEYS[1 : MAX_IN_ROW + 2]
-    assert wrong_via(OWN, dict(zip(row, [*row[1:], None], strict=True))) is None
+    assert wrong_via(OWN, dict(zip(row, [*row[1:], None], strict=True)), ()) is None
+
+
+def test_a_row_ends_at_who_has_endpoints() -> None:
+    assert wrong_via(OWN, {B: C, C: B}, {B, C}) is None, "each is the other's detour"
+    long = dict(zip(KEYS[1:10], [*KEYS[2:10], None], strict=True))
+    assert wrong_via(OWN, long, {KEYS[5]}) is None
+    wrong = wrong_via(OWN, {B: C, C: B}, {B})
+    assert wrong is not None, "the detour leads back"
+    assert wrong.public_key == B
 
 
 # ---- one node
@@ -115,6 +125,58 @@ def test_an_initiation_goes_by_the_neighbour_and_is_answered_there(three: Three)
     three.a.node.receive_datagram(answer.data, Through(b_is), 0)
     assert three.state(three.c) is State.READY
     assert three.a.installed()[-1].endpoint == Through(b_is)
+
+
+def test_endpoints_are_tried_before_the_neighbour(three: Three) -> None:
+    behind, b = three.configs()
+    three.a.start([replace(behind, endpoints=(three.c.address,)), b])
+    assert [event for event in three.a.events() if isinstance(event, PathChanged)] == []
+    first = three.a.out()
+    assert [to for _, to in first] == [three.c.address, three.b.address]
+    three.b.start([three.a.config()])
+    three.b.node.receive_datagram(first[1][0], three.a.address, 0)
+    ((answer, _),) = three.b.out()
+    three.a.node.receive_datagram(answer, three.b.address, 0)
+    assert three.state(three.b) is State.READY
+    assert three.through() == [], "c may still answer"
+    three.now = 2 * RETRY_NS
+    three.a.node.poll(three.now)
+    assert [event.neighbour for event in three.through()] == [three.id_of(three.b)]
+
+
+def test_a_detour_comes_and_goes_beside_a_session(three: Three) -> None:
+    """What was agreed on directly stays as it is."""
+    behind, b = three.configs()
+    direct = replace(behind, endpoints=(three.c.address,), via=None)
+    three.a.start([direct, b])
+    three.c.start([three.a.config()])
+    for data, to in three.a.out():
+        if to == three.c.address:
+            three.c.node.receive_datagram(data, three.a.address, 0)
+    ((answer, _),) = three.c.out()
+    three.a.node.receive_datagram(answer, three.c.address, 0)
+    assert three.state(three.c) is State.READY
+    three.a.events()
+    c_is, b_is = three.id_of(three.c), three.id_of(three.b)
+    for via, neighbour in ((behind.via, b_is), (None, None)):
+        three.a.node.apply([replace(direct, via=via), b], three.now)
+        assert three.a.events() == [PeerPlaced(c_is, neighbour)]
+        assert three.state(three.c) is State.READY
+
+
+def test_a_detour_that_goes_is_not_used_any_more(three: Three) -> None:
+    behind, b = three.configs()
+    both = replace(behind, endpoints=(three.c.address,))
+    three.a.start([both, b])
+    three.c.start([three.a.config()])
+    attempt = next(data for data, to in three.a.out() if to == three.c.address)
+    three.c.node.receive_datagram(attempt, Through(7), 0)
+    (answer,) = (e.data for e in three.c.events() if isinstance(e, SendThrough))
+    three.a.node.receive_datagram(answer, Through(three.id_of(three.b)), 0)
+    assert three.state(three.c) is State.READY
+    three.a.out()
+    three.a.node.apply([replace(both, via=None), b], three.now)
+    assert [to for _, to in three.a.out()] == [three.c.address], "agrees on keys there"
 
 
 def test_a_key_for_the_neighbour_is_used_at_once_for_those_behind_it(three: Three) -> None:

@@ -251,8 +251,8 @@ CASES = [
     Case("via in a circle", peer(f'via = "{public(PEER_SEED)}"').replace(
          'endpoints = ["127.0.0.2:7400"]', f'via = "{public(bytes([9]) * 32)}"'),
          "mesh.peers[0].via", ("behind itself", "give one of them endpoints")),
-    Case("via and endpoints", peer(f'via = "{public(PEER_SEED)}"\nendpoints = ["127.0.0.3:7400"]'),
-         "mesh.peers[1].via", ("endpoints as well", "remove via, or the endpoints")),
+    Case("a number of 65 bits", changed("mtu = 1400", f"mtu = {1 << 64}"), "bridges.br0.mtu",
+         ("more than 64 bits",)),
     Case("no private key file", RIGHT, "mesh.private_key_file",
          ("does not exist", "vsw keygen"), lambda d: (d / "own.key").unlink()),
     Case("private key for all to read", RIGHT, "mesh.private_key_file", ("0644", "chmod 600"),
