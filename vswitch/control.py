@@ -237,11 +237,11 @@ def understand(line: bytes, place: Place) -> dict[str, Any]:
     if not line:
         raise UserError("the daemon ended the conversation", "look at its log", place)
     try:
-        answer: dict[str, Any] = json.loads(line)
+        answer = json.loads(line)
     except ValueError:
-        raise UserError(
-            "what answers there is no vsw daemon", "name its control socket", place
-        ) from None
+        answer = None
+    if not isinstance(answer, dict) or "ok" not in answer:
+        raise UserError("what answers there is no vsw daemon", "name its control socket", place)
     if not answer["ok"]:
         remedy = answer.get("remedy", "use the vsw of the daemon's version")
         raise UserError(answer["error"], remedy, place)

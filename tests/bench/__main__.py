@@ -50,6 +50,8 @@ def measure(chosen: argparse.Namespace) -> Results:
     target: Path | None = chosen.json
     if target is not None and not target.absolute().parent.is_dir():
         raise UsageError(f"--json {target}: there is no folder {target.absolute().parent}")
+    if target is not None and target.is_dir():
+        raise UsageError(f"--json {target}: is a folder; name a file in it")
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         raise UsageError("two CPUs are needed: one for the worker, one for the load")

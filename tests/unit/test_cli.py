@@ -239,8 +239,8 @@ def answering(path: Path, answer: bytes) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"hello\n", b'{"ok": false, "error": "no such"}\n'],
-    ids=["nothing", "no JSON", "refusal"],
+    [b"", b"hello\n", b'{"QMP": {}}\n', b"[1]\n", b'{"ok": false, "error": "no such"}\n'],
+    ids=["nothing", "no JSON", "QEMU", "an array", "refusal"],
 )
 def test_a_strange_daemon(
     answer: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -102,6 +102,18 @@ def test_all_other_questions_are_bridged(version, table):
         assert [len(port.receive()) for port in b.ports] == [0, 1, 0]
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_mesh_has_no_link_local_addresses(version):
+    """Not even where a peer has everything."""
+    everything = {4: ("0.0.0.0", 0), 6: ("::", 0)}
+    routes = [(*prefix, lib.ROUTE_PEER + PEER) for prefix in everything.values()]
+    with SwitchBox(2, mesh=True, routes=routes, subnets=list(everything.values())) as b:
+        for table, bridged in ((LINK_LOCAL, 1), (NOBODY, 0)):
+            b.ports[0].send(question(version, HERE[version][0], table[version]))
+            b.settle()
+            assert [len(port.receive()) for port in b.ports] == [1 - bridged, bridged, 0]
+
+
 def test_duplicate_address_detection_hears_of_addresses_elsewhere():
     with box() as b:
         b.ports[0].send(question(6, "::", THERE[6]))

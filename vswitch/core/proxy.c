@@ -49,9 +49,18 @@ static bool in_subnets(const struct bridge *b, const uint8_t *ip)
     return false;
 }
 
+/* 169.254.0.0/16 and fe80::/10: such an address means something on its own link only (RFC 3927,
+ * 2.7; RFC 4291, 2.5.6), whatever prefixes somebody gave to the mesh. */
+static bool is_link_local(const uint8_t *ip)
+{
+    static const uint8_t ip4[14] = {[10] = 0xff, 0xff, 169, 254};
+    return memcmp(ip, ip4, sizeof(ip4)) == 0 || (ip[0] == 0xfe && (ip[1] & 0xc0) == 0x80);
+}
+
 static bool lives_elsewhere(const struct forward *f, const struct bridge *b, const uint8_t *ip)
 {
-    return in_subnets(b, ip) && lpm_lookup(f->snapshot->routes, ip) >= ROUTE_PEER;
+    return !is_link_local(ip) && in_subnets(b, ip) &&
+           lpm_lookup(f->snapshot->routes, ip) >= ROUTE_PEER;
 }
 
 static bool is_ours(const struct forward *f, const uint8_t *ip)
