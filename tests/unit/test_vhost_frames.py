@@ -209,6 +209,29 @@ def test_a_large_frame_is_cut_for_a_guest_that_did_not(
         assert box.count(1, "tx_gso_packets") == 0
 
 
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_frame_that_is_half_cut_is_finished_before_another(first: int) -> None:
+    """However late its sender's turn comes: a worker may nap for longer than it waits."""
+    with VhostBox(3) as box:
+        _, b = pair(box, MERGEABLE | HOST_OFFLOADS, MERGEABLE)
+        box.front(2).boot(MERGEABLE | HOST_OFFLOADS)
+        sent = {}
+        for number in (first, 2 - first):
+            payload = bytes([number + 1]) * 6 * 1360
+            header, data = offloaded(tcp_frame(4, payload), TCP4, 1360)
+            sent[number] = payload
+            box.fronts[number].transmit(data, header)
+            b.post(4 if number == first else 0)
+            box.breathe()
+        for _ in range(4):
+            b.post(2)
+            box.breathe(400_000)
+        box.settle()
+        got = [bytes(Ether(data)[TCP].payload) for _, data in b.received()]
+        assert b"".join(got) == sent[first] + sent[2 - first]
+        assert box.drops(1) == {}
+
+
 @pytest.mark.parametrize("size", [0, 1, 7, 500, 1360])
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("receiver", [0, Feature.GUEST_CSUM], ids=["completed", "passed"])

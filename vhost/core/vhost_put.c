@@ -12,7 +12,7 @@
  */
 #include "vhost/core/vhost_port.h"
 
-/* Longer than any wait: a frame that comes again later is another one. */
+/* Longer than any wait and any nap: a frame that did not come again until then will not. */
 #define CUT_FORGET_NS (100 * NS_PER_MS)
 
 /* Room for one packet: chains of elems[], their buffers in segs[]. */
@@ -234,6 +234,10 @@ EACH_KIND void put_burst(struct vhost_queue *q, struct breath *b, struct packet 
             h->full = true;
             break;
         }
+        if (unlikely(put == PUT_NOT_YET)) {
+            h->not_yet = true;
+            break;
+        }
         if (likely(put <= PUT_CUT)) {
             h->delivered++;
             h->gso += put == PUT_DONE && p->gso_type != GSO_NONE;
@@ -303,15 +307,14 @@ static enum vhost_put put_cut(struct vhost_queue *q, struct breath *b, const str
     struct packet piece;
     struct gso_cut cut;
     struct vhost_cut *begun = &q->tx->cut;
-    uint64_t age_ns = b->now_ns - begun->since_ns;
+    bool goes_on = begun->next != 0 && b->now_ns - begun->since_ns < CUT_FORGET_NS;
     gso_cut_init(&cut, whole, whole->gso_size);
-    if (vhost_cut_is_of(begun, whole) && age_ns < CUT_FORGET_NS) {
+    if (goes_on && !vhost_cut_is_of(begun, whole))
+        return PUT_NOT_YET;
+    if (goes_on) {
         cut.next = begun->next;
         cut.count = begun->count;
         pkt_cursor_init(&cut.cursor, whole, cut.headers_bytes + cut.next);
-    } else if (begun->next != 0 && age_ns < TX_WAIT_NS) {
-        q->tx->missing_at = q->vq.next;
-        return PUT_FULL;
     }
     begun->next = 0;
     for (;;) {

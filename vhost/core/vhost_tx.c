@@ -74,7 +74,7 @@ uint32_t vhost_port_tx(struct port *p, struct breath *b, struct packet *const *p
             return n;
         }
         q->tx->put(q, b, pkts + taken, n - taken, &h);
-        bool wait = h.full && may_wait(q, b, flags);
+        bool wait = h.not_yet ? (flags & TX_MAY_WAIT) != 0 : h.full && may_wait(q, b, flags);
         if (unlikely(h.full && !wait && vhost_cut_is_of(&q->tx->cut, pkts[taken + h.taken])))
             q->tx->cut.next = 0;
         if (unlikely(virtq_broken(&q->vq)))
@@ -86,7 +86,7 @@ uint32_t vhost_port_tx(struct port *p, struct breath *b, struct packet *const *p
         counter_add(&c->tx_gso_packets, h.gso);
         if (wait)
             break;
-        if (h.full) {
+        if (h.full || h.not_yet) {
             vhost_queue_drop(q, b, virtq_broken(&q->vq) ? DROP_PORT_DOWN : DROP_RING_FULL,
                              n - taken);
             return n;
