@@ -7,7 +7,7 @@ text = "60 % of the time is one copy…"
 """
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +18,7 @@ from qperf_suite.workloads import KIB, Case
 
 CAUSES = "causes.toml"
 NO_CAUSE = "no cause was given"
+NOT_MEASURED = "it failed, or its turn has not come"
 OTHERS = ("bridge", "masquerade")
 
 
@@ -45,12 +46,15 @@ class Cause:
 
 @dataclass(frozen=True)
 class Shortfall:
-    """A case that is not ahead. goal: None where nothing was wanted, and it is behind."""
+    """A case that is not ahead. goal: None where nothing was wanted, and it is behind.
+
+    ratio: None where it was planned, and one of the two was not measured.
+    """
 
     goal: Goal | None
     case: Case
     other: str
-    ratio: Ratio
+    ratio: Ratio | None
 
 
 GOALS = (
@@ -74,8 +78,14 @@ GOALS = (
 )
 
 
-def shortfalls(compared: Mapping[str, Mapping[Case, Ratio]]) -> list[Shortfall]:
-    """By goal, then what is behind where nothing was wanted. compared: "vhost-user/bridge" → …"""
+def shortfalls(
+    compared: Mapping[str, Mapping[Case, Ratio]], planned: Iterable[Case] = ()
+) -> list[Shortfall]:
+    """By goal, then what is behind where nothing was wanted; what was not measured last in each.
+
+    compared: "vhost-user/bridge" → case → ratio; planned: every case that should have one.
+    """
+    planned = list(planned)
     found = []
     for goal in (*GOALS, None):
         for pair, row in compared.items():
@@ -85,6 +95,11 @@ def shortfalls(compared: Mapping[str, Mapping[Case, Ratio]]) -> list[Shortfall]:
                 for case, ratio in row.items()
                 if _goal(case, other) is goal
                 and (ratio.verdict == "behind" if goal is None else not goal.met(ratio))
+            ]
+            found += [
+                Shortfall(goal, case, other, None)
+                for case in planned
+                if case not in row and _goal(case, other) is goal
             ]
     return found
 
@@ -123,7 +138,7 @@ def why(shortfall: Shortfall, causes: Sequence[Cause]) -> str:
             shortfall.other, cause.against
         ):
             return cause.text
-    return NO_CAUSE
+    return NOT_MEASURED if shortfall.ratio is None else NO_CAUSE
 
 
 def _goal(case: Case, other: str) -> Goal | None:

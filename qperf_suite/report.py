@@ -58,9 +58,9 @@ def write(folder: Path) -> list[Path]:
     compared = ratios(outcome)
     drawn = plots(outcome, compared)
     first = [
-        summary_table(compared),
-        not_ahead_table(compared, read_causes(folder)),
-        claims_table(compared),
+        summary_table(compared, outcome.plan.cases),
+        not_ahead_table(compared, read_causes(folder), outcome.plan.cases),
+        claims_table(outcome, compared),
     ]
     texts = {
         "report.html": html(outcome, environment, compared, first, drawn),

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import median
 
-from qperf_suite.goals import Cause, measured, shortfalls, why
+from qperf_suite.claims import judge, steadiness
+from qperf_suite.goals import Cause, Shortfall, measured, shortfalls, why
 from qperf_suite.outcome import Outcome
 from qperf_suite.parse import PINGPONG_TIMES
-from qperf_suite.published import OURS, judge, published_ratio
+from qperf_suite.published import OURS, published_ratio
 from qperf_suite.statistics import Ratio
 from qperf_suite.table import Compared, significant
 from qperf_suite.workloads import LOSSLESS, PLACEMENTS, Case, Kind, size_text
@@ -38,41 +40,46 @@ def tables(outcome: Outcome, compared: Compared) -> list[Table]:
     return [table for table in found if table.rows]
 
 
-def claims_table(compared: Compared) -> Table:
+def claims_table(outcome: Outcome, compared: Compared) -> Table:
     """What the published text says, and whether it is so here."""
-    rows = [[found.claim.words, found.answer, found.details] for found in judge(compared)]
+    judged = judge(compared, steadiness(outcome))
+    rows = [[found.claim.words, found.answer, found.details] for found in judged]
     return Table("What the published text claims", ["claim", "here", "cases"], rows)
 
 
-def summary_table(compared: Compared) -> Table:
+def summary_table(compared: Compared, planned: Sequence[Case]) -> Table:
     """How many cases are decided, and how."""
     rows = []
     for pair, row in compared.items():
         for kind in Kind:
             verdicts = [ratio.verdict for case, ratio in row.items() if case.kind is kind]
-            if not verdicts:
+            absent = sum(case.kind is kind and case not in row for case in planned)
+            if not verdicts and not absent:
                 continue
             counts = [
                 str(verdicts.count(verdict)) for verdict in ("ahead", "tie", "undecided", "behind")
             ]
-            rows.append([f"{kind.value} against {pair.removeprefix(f'{OURS}/')}", *counts])
+            name = f"{kind.value} against {pair.removeprefix(f'{OURS}/')}"
+            rows.append([name, *counts, str(absent)])
     head = ["cases of vhost-user", "ahead", "tie (0.97–1.03)", "undecided", "behind"]
-    return Table("In short", head, rows)
+    return Table("In short", [*head, "not measured"], rows)
 
 
-def not_ahead_table(compared: Compared, causes: Sequence[Cause]) -> Table:
-    """What was wanted and is not so, and what else is behind."""
+def not_ahead_table(
+    compared: Compared, causes: Sequence[Cause], planned: Sequence[Case] = ()
+) -> Table:
+    """What was wanted and is not so, what else is behind, and what was not measured."""
     wanted = measured(compared)
     rows: list[list[str]] = []
     before = ""
-    for found in shortfalls(compared):
+    for found, label in _gathered(shortfalls(compared, planned)):
         cause = why(found, causes)
         rows.append(
             [
-                f"{_words(found.case.placement)}, {found.case.label}",
+                f"{_words(found.case.placement)}, {label}",
                 found.other,
-                _text(found.ratio),
-                found.ratio.verdict,
+                _text(found.ratio) if found.ratio else "–",
+                found.ratio.verdict if found.ratio else "not measured",
                 found.goal.words if found.goal else "–",
                 "″" if cause == before else cause,
             ]
@@ -82,6 +89,24 @@ def not_ahead_table(compared: Compared, causes: Sequence[Cause]) -> Table:
         rows = [["nothing", "–", "–", "–", f"in {wanted} cases, and is so", "–"]]
     head = ["case", "against", "ratio (95 %)", "verdict", "wanted", "cause"]
     return Table("What is not ahead, and why", head, rows, words=2)
+
+
+def _gathered(found: Sequence[Shortfall]) -> list[tuple[Shortfall, str]]:
+    """With labels; what was not measured of one test in one row."""
+
+    def alike(one: Shortfall) -> tuple[object, ...]:
+        case = one.case
+        where = (case.placement, case.test, one.other, one.goal and one.goal.words)
+        return (*where, case if one.ratio else None)
+
+    rows = []
+    for _, group in groupby(found, alike):
+        first, *rest = group
+        label = first.case.label
+        if rest:
+            label += f" … {rest[-1].case.label}: {len(rest) + 1} cases"
+        rows.append((first, label))
+    return rows
 
 
 def _messages(outcome: Outcome, placement: str, protocol: str) -> Table:
