@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from qperf_suite.costs import costs
 from qperf_suite.outcome import Outcome
 from qperf_suite.statistics import Ratio
 from qperf_suite.table import Compared
@@ -16,7 +17,7 @@ CPU = ("machine_s", "guests_s", "switch_s", "steal_s")
 
 
 def figures(outcome: Outcome, environment: Mapping[str, Any], compared: Compared) -> dict[str, Any]:
-    """environment, samples (in order of measuring) and ratios; intervals and failures beside."""
+    """environment, samples (in order of measuring), ratios; intervals, costs, failures beside."""
     return {
         "environment": {
             **environment,
@@ -44,6 +45,7 @@ def figures(outcome: Outcome, environment: Mapping[str, Any], compared: Compared
             pair: {case.name: _interval(ratio) for case, ratio in row.items()}
             for pair, row in compared.items()
         },
+        "costs": costs(outcome),
         "failures": [
             {
                 "system": failure.system,

@@ -29,13 +29,19 @@ NOTHING_LOST = SearchGoal(
     expansion_coefficient=2,
     fail_fast=False,
 )
-LITTLE_LOST = replace(NOTHING_LOST, loss_ratio=0.005)
+LITTLE = 0.005
+LITTLE_LOST = replace(NOTHING_LOST, loss_ratio=LITTLE)
 LOAD_MIN, LOAD_MAX = 100.0, 1e6
 SEARCH_S_MAX = 60.0
 # iperf3 paces by a timer, and is a little late; what it sent is the load then.
 SENT_MIN = 0.99
 # What a datagram takes of a buffer beyond its bytes, at least: sk_buff and skb_shared_info.
 BUFFERED_BYTES = 576
+
+
+def at_limit(rate: float, lost: float = 0.0) -> bool:
+    """Is this the highest rate that search() tries?  Then it is a lower bound. lost: may be."""
+    return rate >= LOAD_MAX * (1 - lost)
 
 
 class Trials:

@@ -6,7 +6,9 @@ from itertools import groupby
 from statistics import median
 
 from qperf_suite.claims import judge, steadiness
+from qperf_suite.costs import Cost, middle, ns_per_byte, us_per_message
 from qperf_suite.goals import Cause, Shortfall, measured, shortfalls, why
+from qperf_suite.lossless import LITTLE, at_limit
 from qperf_suite.outcome import Outcome
 from qperf_suite.parse import PINGPONG_TIMES
 from qperf_suite.published import OURS, published_ratio
@@ -36,6 +38,9 @@ def tables(outcome: Outcome, compared: Compared) -> list[Table]:
             found.append(_messages(outcome, placement, protocol))
         found.append(_crowd(outcome, placement))
         found += [_percentiles(outcome, placement), _lossless(outcome, placement)]
+    for placement in PLACEMENTS:
+        found += [_message_costs(outcome, placement, protocol) for protocol in ("tcp", "udp")]
+        found += [_crowd_costs(outcome, placement), _losses(outcome, placement)]
     found += [_against(outcome, compared, placement) for placement in PLACEMENTS]
     return [table for table in found if table.rows]
 
@@ -111,13 +116,7 @@ def _gathered(found: Sequence[Shortfall]) -> list[tuple[Shortfall, str]]:
 
 def _messages(outcome: Outcome, placement: str, protocol: str) -> Table:
     """Bandwidth, messages and latency by size, as published."""
-    sizes = sorted(
-        {
-            case.size_bytes
-            for case in outcome.plan.cases
-            if (case.placement, case.test[:4]) == (placement, f"{protocol}_") and case.size_bytes
-        }
-    )
+    sizes = _sizes(outcome, placement, protocol)
     systems = outcome.plan.systems
     head = ["message"]
     head += [f"{name} {what}" for what in ("MB/s", "messages/s", "µs") for name in systems]
@@ -181,15 +180,87 @@ def _lossless(outcome: Outcome, placement: str) -> Table:
     for case in outcome.plan.cases:
         if (case.placement, case.test) != (placement, LOSSLESS):
             continue
-        cells = [_number(_median(outcome, system, case)) for system in outcome.plan.systems]
-        for system in outcome.plan.systems:
-            samples = outcome.of(system, case).values()
-            little = [sample.details["half_percent_lost_per_s"] for sample in samples]
-            cells.append(_number(median(little) if little else None))
+        samples = [list(outcome.of(system, case).values()) for system in outcome.plan.systems]
+        cells = [_rate([it.value for it in found], 0.0) for found in samples]
+        cells += [
+            _rate([it.details["half_percent_lost_per_s"] for it in found], LITTLE)
+            for found in samples
+        ]
         rows.append([size_text(case.size_bytes or 0), *cells])
     whats = ("without loss", "with half a percent lost")
     head = ["datagram", *(f"{name} {what}" for what in whats for name in outcome.plan.systems)]
     return Table(f"UDP datagrams per second (MLRsearch), {_words(placement)}", head, rows)
+
+
+def _message_costs(outcome: Outcome, placement: str, protocol: str) -> Table:
+    """CPU time by size, in the layout of what was measured."""
+    systems, pace = outcome.plan.systems, outcome.plan.pace
+    rows = []
+    for size in _sizes(outcome, placement, protocol):
+        cells = []
+        for test, cost in (("bw", ns_per_byte), ("bw", us_per_message), ("lat", us_per_message)):
+            case = Case(placement, f"{protocol}_{test}", size)
+            for system in systems:
+                samples = outcome.of(system, case).values()
+                cells.append(_cost(middle([cost(sample, pace) for sample in samples])))
+        if set(cells) != {"–"}:
+            rows.append([size_text(size), *cells])
+    whats = ("bw, ns/B", "bw, µs/message", "lat, µs/message")
+    head = ["message", *(f"{name} {what}" for what in whats for name in systems)]
+    title = f"CPU time of guests and switches (of the machine), {protocol.upper()}"
+    return Table(f"{title} with qperf, {_words(placement)}", head, rows)
+
+
+def _crowd_costs(outcome: Outcome, placement: str) -> Table:
+    """CPU time of iperf3 by number of guests."""
+    rows = []
+    for case in outcome.plan.cases:
+        if (case.placement, case.test) != (placement, "iperf3"):
+            continue
+        cells = []
+        for system in outcome.plan.systems:
+            samples = outcome.of(system, case).values()
+            found = [ns_per_byte(sample, outcome.plan.pace) for sample in samples]
+            cells.append(_cost(middle(found)))
+        if set(cells) != {"–"}:
+            rows.append([str(case.guests), *cells])
+    head = ["guests", *(f"{name} s/GB" for name in outcome.plan.systems)]
+    title = "CPU time of guests and switches (of the machine), iperf3"
+    return Table(f"{title}, {_words(placement)}", head, rows)
+
+
+def _losses(outcome: Outcome, placement: str) -> Table:
+    """Lost in %, or sent once more, with the most of a round; what lost nothing is one row."""
+    rows: list[list[str]] = []
+    clean = 0
+    systems = outcome.plan.systems
+    for case in outcome.plan.cases:
+        name = "retransmits" if case.test == "iperf3" else "loss_percent"
+        if case.placement != placement or case.test == LOSSLESS:
+            continue
+        samples = [outcome.of(system, case).values() for system in systems]
+        found = [
+            [round(it.details[name], 3) for it in row if name in it.details] for row in samples
+        ]
+        if any(map(any, found)):
+            what = "retransmissions" if name == "retransmits" else "% lost"
+            rows.append([f"{case.label}, {what}", *map(_middle_and_most, found)])
+        else:
+            clean += any(found)
+    if clean:
+        words = f"{'other ' if rows else ''}cases in which nothing was lost, by any: {clean}"
+        rows.append([words, *("0" for _ in systems)])
+    title = "Losses and retransmissions, median (most of a round)"
+    return Table(f"{title}, {_words(placement)}", ["case", *systems], rows)
+
+
+def _middle_and_most(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    middle_text, most = (
+        _number(value) if value else "0" for value in (median(values), max(values))
+    )
+    return middle_text if max(values) == median(values) else f"{middle_text} ({most})"
 
 
 def _against(outcome: Outcome, compared: Compared, placement: str) -> Table:
@@ -202,7 +273,10 @@ def _against(outcome: Outcome, compared: Compared, placement: str) -> Table:
         cells = []
         for other in others:
             ratio = compared[f"{OURS}/{other}"].get(case)
-            cells += ["–", "–"] if ratio is None else [_text(ratio), ratio.verdict]
+            if ratio is None:
+                cells += ["–", "–"]
+            else:
+                cells += [_bound(outcome, case, other) + _text(ratio), ratio.verdict]
             cells.append(_number(published_ratio(case, other)))
         rows.append([case.label, *cells])
     head = ["case"]
@@ -212,9 +286,39 @@ def _against(outcome: Outcome, compared: Compared, placement: str) -> Table:
     return Table(f"Ratios of vhost-user, {_words(placement)}", head, rows)
 
 
+def _bound(outcome: Outcome, case: Case, other: str) -> str:
+    """Of a ratio of rates, one or both of which are at the search's limit."""
+    if case.test != LOSSLESS:
+        return ""
+    ours, theirs = (at_limit(_median(outcome, name, case) or 0) for name in (OURS, other))
+    return {(True, False): "≥ ", (False, True): "≤ ", (True, True): "? "}.get((ours, theirs), "")
+
+
+def _sizes(outcome: Outcome, placement: str, protocol: str) -> list[int]:
+    """Of qperf's messages, from small to large."""
+    return sorted(
+        {
+            case.size_bytes
+            for case in outcome.plan.cases
+            if (case.placement, case.test[:4]) == (placement, f"{protocol}_") and case.size_bytes
+        }
+    )
+
+
+def _cost(cost: Cost | None) -> str:
+    return "–" if cost is None else f"{_number(cost.used)} ({_number(cost.machine)})"
+
+
 def _median(outcome: Outcome, system: str, case: Case) -> float | None:
     values = outcome.values(system, case).values()
     return median(values) if values else None
+
+
+def _rate(values: Sequence[float], lost: float) -> str:
+    """The median; at the search's limit it is a lower bound."""
+    if not values:
+        return "–"
+    return f"{'≥ ' * at_limit(median(values), lost)}{_number(median(values))}"
 
 
 def _number(value: float | None) -> str:
