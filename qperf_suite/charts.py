@@ -23,12 +23,13 @@ FAINT, INK = "#d9d9d9", "#333"
 
 @dataclass(frozen=True)
 class Dot:
-    """One value with its interval; x, y, low: positive."""
+    """One value with its interval, drawn wide, and thin what was seen; x, y, low: positive."""
 
     x: float
     y: float
     low: float
     high: float
+    seen: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,9 @@ def _reach(dots: Sequence[Dot], line: float | None) -> tuple[float, float]:
     if not values:
         return 1.0, 10.0
     low, high = min(values), max(values)
+    # What was seen is always inside.
+    low = min([low, *(value for dot in dots for value in dot.seen)])
+    high = max([high, *(value for dot in dots for value in dot.seen)])
     low = max(low / 4, min([low, *(dot.low for dot in dots if dot.low > 0)]))
     high = min(high * 4, max([high, *(dot.high for dot in dots)]))
     return low / 1.15, high * 1.15
@@ -151,8 +155,11 @@ def _drawn(
         x, bottom, top = place_x(dot.x), max(dot.low, low), min(dot.high, high)
         parts.append(
             f'<path d="M{x:.1f} {place_y(bottom):.1f}V{place_y(top):.1f}" stroke="{colour}" '
-            'stroke-width="3" stroke-opacity="0.3"/>'
+            'stroke-width="5" stroke-opacity="0.3"/>'
         )
+        if dot.seen:
+            bottom, top = place_y(min(dot.seen)), place_y(max(dot.seen))
+            parts.append(f'<path d="M{x:.1f} {bottom:.1f}V{top:.1f}" stroke="{colour}"/>')
         parts.append(_mark(index, x, place_y(dot.y)))
     return parts
 

@@ -1,12 +1,15 @@
 """The plots of a report: what is drawn of an outcome."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from statistics import median
 
 from qperf_suite.charts import Chart, Dot, Series
+from qperf_suite.costs import ns_per_byte
 from qperf_suite.outcome import Outcome, Sample
+from qperf_suite.statistics import interval
 from qperf_suite.table import OURS, Compared
-from qperf_suite.workloads import LOSSLESS, PLACEMENTS, TESTS, Case, size_text
+from qperf_suite.workloads import LOSSLESS, PLACEMENTS, TESTS, Case, Pace, size_text
 
 SIZE_TICKS = 8
 TITLES = {
@@ -33,9 +36,8 @@ def plots(outcome: Outcome, compared: Compared) -> dict[str, Chart]:
             found[name] = _by_size(title, unit, cases, _systems(outcome, cases, _value))
             found[f"{name}-ratio"] = _by_size(title, "ratio", cases, _ratios(compared, cases), 1.0)
             if test.endswith("_bw"):
-                found[f"{name}-per-cpu"] = _by_size(
-                    title, "MB/s per busy CPU", cases, _systems(outcome, cases, _per_cpu)
-                )
+                per_cpu = _systems(outcome, cases, partial(_per_cpu, outcome.plan.pace))
+                found[f"{name}-per-cpu"] = _by_size(title, "MB/s per busy CPU", cases, per_cpu)
         for test in ("mtr", "iperf3"):
             cases = _cases(outcome, placement, test, crowd=True)
             if len(cases) < 2:
@@ -53,19 +55,14 @@ def plots(outcome: Outcome, compared: Compared) -> dict[str, Chart]:
     return found
 
 
-def busy_cpus(sample: Sample) -> float:
-    """How many CPUs guests and switches kept busy, on the average."""
-    used_s = sample.cpu.get("guests_s", 0.0) + sample.cpu.get("switch_s", 0.0)
-    return used_s / sample.took_s if sample.took_s else 0.0
-
-
 def _value(sample: Sample) -> float:
     return sample.value
 
 
-def _per_cpu(sample: Sample) -> float:
-    busy = busy_cpus(sample)
-    return sample.value / busy if busy else 0.0
+def _per_cpu(pace: Pace, sample: Sample) -> float:
+    """MB per second of CPU time of guests and switches; 0 when that is not known."""
+    cost = ns_per_byte(sample, pace)
+    return 1e3 / cost.used if cost else 0.0
 
 
 def _per_pair(sample: Sample) -> float:
@@ -87,14 +84,15 @@ def _place(case: Case) -> float:
 def _systems(
     outcome: Outcome, cases: Sequence[Case], value: Callable[[Sample], float]
 ) -> list[Series]:
-    """Medians over the rounds, with their range."""
+    """Medians over the rounds, with their interval, and all that was seen."""
     found = []
     for system in outcome.plan.systems:
         dots = []
         for case in cases:
             values = [value(sample) for sample in outcome.of(system, case).values()]
             if values and min(values) > 0:
-                dots.append(Dot(_place(case), median(values), min(values), max(values)))
+                low, high = interval(values) if len(values) > 1 else (values[0], values[0])
+                dots.append(Dot(_place(case), median(values), low, high, tuple(values)))
         found.append(Series(system, dots))
     return found
 

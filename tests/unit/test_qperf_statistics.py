@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from qperf_suite.statistics import Ratio, bootstrap, compare, percentile, student, summarize
+from qperf_suite.statistics import (
+    Ratio,
+    bootstrap,
+    compare,
+    interval,
+    percentile,
+    student,
+    summarize,
+)
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "qperf"
 
@@ -44,6 +52,12 @@ def test_few_rounds_reach_beyond_what_was_seen() -> None:
     assert ratio.low < 1
     assert ratio.high > 1.3
     assert ratio.verdict == "undecided"
+
+
+def test_the_interval_of_a_median_is_that_of_a_ratio_to_one() -> None:
+    values = [3.0, 2.0, 2.5, 2.2]
+    ratio = compare(values, [1.0] * 4, smaller_is_better=False)
+    assert interval(values) == (ratio.low, ratio.high)
 
 
 def test_one_round_decides_nothing() -> None:
