@@ -34,17 +34,33 @@ td { white-space: nowrap; }
 @media (max-width: 800px) { td:first-child { white-space: normal; } }
 td.words { text-align: left; white-space: normal; min-width: 13em; }
 th.words { text-align: left; } .ahead, .holds { color: #14692c; } .behind, .fails { color: #a11; }
-@media print { body { font-size: 10pt; max-width: none; } .wide { overflow: visible; }
-  table { font-size: 7pt; } .plots { grid-template-columns: 1fr 1fr; }
+@page { size: A4; margin: 12mm; }
+@media print { body { font-size: 10pt; max-width: none; padding: 0; } .wide { overflow: visible; }
+  table { font-size: 6pt; width: 100%; } th, td { padding: .15em .3em; }
+  th, td, td.words { white-space: normal; overflow-wrap: break-word; min-width: 0; }
+  th:first-child, td:first-child { min-width: 0; } tr { break-inside: avoid; }
+  .plots { grid-template-columns: 1fr 1fr; }
   .plots svg { break-inside: avoid; } h2 { break-after: avoid; } }
 """
 METHOD = (
-    "Medians over the rounds, in plots with the range of the rounds. Ratios: median over the "
-    "rounds with a 95 % interval, turned so that above 1 vhost-user is better; a case is ahead "
-    "or behind only when the whole interval is on that side of 1. qperf's latency is one way, "
-    "those of mtr and pingpong are round trips; udp_bw counts what was received. Busy CPUs are "
-    "those of guests and switches; what the kernel does for a bridge is counted with the guest "
-    "in whose time it happens."
+    "Medians over the rounds; in plots the wide mark is the 95 % interval of the median, and the "
+    "thin line reaches from the least to the most of the rounds (ratios have the wide one alone). "
+    "Ratios: median over the rounds with a 95 % interval, turned so that above 1 vhost-user is "
+    "better; a case is ahead or behind only when the whole interval is on that side of 1. qperf's "
+    "latency is one way, those of mtr and pingpong are round trips; udp_bw counts what was "
+    "received.",
+    "CPU time is counted while the tool runs, connecting included (about 0.1 s of a point), and "
+    "divided by what was moved in the seconds that the tool was told to measure: of bandwidths per "
+    "byte and message that arrived, of latencies per message, of which a round trip has two. First "
+    "that of all processes of the guests that talk and of the switches; what the kernel does for "
+    "a bridge is in it where it happens in the time of a guest. In parentheses that of the whole "
+    "machine, which has the kernel's threads and interrupts as well, and what other systems' "
+    "guests, who sleep, the suite itself and whoever else is there need. It is counted by ticks, "
+    "processes exactly: where guests sleep and wake often it may be the lesser. MB/s per busy CPU "
+    "is from that of guests and switches.",
+    "Losses are those of the datagrams of udp_bw and pingpong and of mtr's echoes, as the tools "
+    "print them, and iperf3's retransmissions, of all pairs together. A rate without loss with "
+    "≥ is the highest that the search tries, and a ratio with ≥ or ≤ comes of one; with ? of two.",
 )
 
 
@@ -98,7 +114,7 @@ def html(
         f'<div class="plots">{"".join(map(svg, drawn.values()))}</div>',
         *map(_html_table, tables(outcome, compared)),
         "<h2>How it was measured</h2>",
-        f"<p>{escape(METHOD)}</p>",
+        *(f"<p>{escape(words)}</p>" for words in METHOD),
         _html_list(outcome.options),
         _html_table(_failures(outcome)),
         _html_table(_machine(environment)),
@@ -130,7 +146,7 @@ def markdown(
     parts += [_markdown_table(table) for table in first if table.rows]
     parts += ["## Plots", "\n".join(images)] if images else []
     parts += [_markdown_table(table) for table in rest if table.rows]
-    parts += ["## How it was measured", METHOD]
+    parts += ["## How it was measured", *METHOD]
     parts.append("\n".join(f"- {option}" for option in outcome.options))
     return "\n\n".join(parts) + "\n"
 

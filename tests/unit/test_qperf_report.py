@@ -16,14 +16,16 @@ import resvg_py
 from qperf_suite.charts import Chart, Dot, Series, short, svg, y_ticks
 from qperf_suite.cli import main
 from qperf_suite.comparison import changes
+from qperf_suite.costs import costs
 from qperf_suite.errors import UsageError
 from qperf_suite.goals import CAUSES, NO_CAUSE, NOT_MEASURED, Cause, read_causes, shortfalls
 from qperf_suite.outcome import load
 from qperf_suite.plans import PLANS, Part, Plan
+from qperf_suite.plots import plots
 from qperf_suite.published import published_ratio, published_value
 from qperf_suite.raster import missing, png
 from qperf_suite.report import write
-from qperf_suite.statistics import Ratio
+from qperf_suite.statistics import Ratio, interval
 from qperf_suite.store import Store
 from qperf_suite.tables import not_ahead_table, summary_table
 from qperf_suite.workloads import Case
@@ -99,6 +101,8 @@ def test_tables_have_every_row_of_the_published_layout(published: Path) -> None:
         "Guests that talk at the same time, same host",
         "Percentiles of round trips, across hosts",
         "Ratios of vhost-user, same host",
+        "CPU time of guests and switches (of the machine), UDP with qperf, same host",
+        "CPU time of guests and switches (of the machine), iperf3, across hosts",
         "What the published text claims",
         "What is not ahead, and why",
     ):
@@ -130,6 +134,7 @@ def test_rates_without_loss_have_a_table_and_plots(tmp_path: Path) -> None:
 def test_figures_and_samples_are_beside_it(published: Path) -> None:
     made = json.loads((published / "figures.json").read_text())
     assert len(made["samples"]) == 1692
+    assert set(made["costs"]) == {"vhost-user", "bridge", "masquerade"}
     assert len((published / "samples.csv").read_text().splitlines()) == 1693
 
 
@@ -323,6 +328,33 @@ def test_intervals_without_end_stay_in_the_picture() -> None:
     numbers = [float(text) for text in re.findall(r"(?<=[\s\dMHVL])-?\d+\.\d", svg(chart))]
     assert root.tag.endswith("svg")
     assert all(0 <= number <= 460 for number in numbers)
+
+
+def test_the_interval_is_wide_and_what_was_seen_is_thin() -> None:
+    dots = [Dot(1, 10, 8, 13, (5, 10, 40)), Dot(2, 20, 20, 20)]
+    document = svg(Chart("t", "us", "x", [Series("s", dots)], {1.0: "1", 2.0: "2"}))
+    wide = re.findall(r'd="M\S+ (\S+)V(\S+)" stroke="#0b62a4" stroke-width="5"', document)
+    thin = re.findall(r'd="M\S+ (\S+)V(\S+)" stroke="#0b62a4"/', document)
+    assert (len(wide), len(thin)) == (2, 1)
+    (low, high), (least, most) = (map(float, marks[0]) for marks in (wide, thin))
+    assert 44 <= most < high < low < least <= 280
+
+
+def test_a_plot_shows_the_interval_of_the_median_and_the_rounds(published: Path) -> None:
+    outcome = load(Store(published))
+    case, chart = Case("same-host", "tcp_lat", 1), "same-host-tcp_lat"
+    drawn = plots(outcome, {})[chart].series[0].dots[0]
+    values = list(outcome.values("vhost-user", case).values())
+    assert (drawn.low, drawn.high) == interval(values)
+    assert drawn.seen == tuple(values)
+    assert drawn.low < min(values) < max(values) < drawn.high
+
+
+def test_busy_cpus_are_those_of_the_tables(published: Path) -> None:
+    outcome = load(Store(published))
+    dot = plots(outcome, {})["same-host-tcp_bw-per-cpu"].series[0].dots[0]
+    cost = costs(outcome)["vhost-user"]["same-host/tcp_bw/1"]["ns_per_byte"]
+    assert dot.y == pytest.approx(1e3 / cost)
 
 
 def test_an_empty_chart_is_drawn() -> None:
