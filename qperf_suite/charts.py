@@ -12,6 +12,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 44, 40
 # Told apart without colours, too, by their marks.
 COLOURS = ("#0b62a4", "#c45508", "#4d7c0f", "#7a3e9d")
 MARKS = ("circle", "square", "triangle", "diamond")
+MARK_WIDTH = 4
 # Within a decade, from few to many.
 _STEPS: tuple[tuple[float, ...], ...] = (
     (1,),
@@ -80,7 +81,7 @@ def svg(chart: Chart) -> str:
             f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{INK}" stroke-dasharray="5 3"/>'
         )
     for index, series in enumerate(chart.series):
-        parts += _drawn(series, index, place_x, place_y, (lows, highs))
+        parts += _drawn(series, index, _beside(chart, index, place_x), place_y, (lows, highs))
     return "\n".join([*parts, "</svg>"])
 
 
@@ -140,6 +141,14 @@ def _legend(series: Sequence[Series]) -> list[str]:
     return parts
 
 
+def _beside(
+    chart: Chart, index: int, place_x: Callable[[float], float]
+) -> Callable[[float], float]:
+    """Series stand next to each other, so that their intervals do not cover each other."""
+    shift = MARK_WIDTH * (index - (len(chart.series) - 1) / 2)
+    return lambda value: place_x(value) + shift
+
+
 def _drawn(
     series: Series,
     index: int,
@@ -155,7 +164,7 @@ def _drawn(
         x, bottom, top = place_x(dot.x), max(dot.low, low), min(dot.high, high)
         parts.append(
             f'<path d="M{x:.1f} {place_y(bottom):.1f}V{place_y(top):.1f}" stroke="{colour}" '
-            'stroke-width="5" stroke-opacity="0.3"/>'
+            f'stroke-width="{MARK_WIDTH}" stroke-opacity="0.3"/>'
         )
         if dot.seen:
             bottom, top = place_y(min(dot.seen)), place_y(max(dot.seen))

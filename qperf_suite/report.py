@@ -38,17 +38,18 @@ th.words { text-align: left; } .ahead, .holds { color: #14692c; } .behind, .fail
 @media print { body { font-size: 10pt; max-width: none; padding: 0; } .wide { overflow: visible; }
   table { font-size: 6pt; width: 100%; } th, td { padding: .15em .3em; }
   th, td, td.words { white-space: normal; overflow-wrap: break-word; min-width: 0; }
-  th:first-child, td:first-child { min-width: 0; } tr { break-inside: avoid; }
+  td.words { overflow-wrap: anywhere; } tr { break-inside: avoid; }
+  th:first-child, td:first-child { min-width: 0; }
   .plots { grid-template-columns: 1fr 1fr; }
   .plots svg { break-inside: avoid; } h2 { break-after: avoid; } }
 """
 METHOD = (
-    "Medians over the rounds; in plots the wide mark is the 95 % interval of the median, and the "
-    "thin line reaches from the least to the most of the rounds (ratios have the wide one alone). "
-    "Ratios: median over the rounds with a 95 % interval, turned so that above 1 vhost-user is "
-    "better; a case is ahead or behind only when the whole interval is on that side of 1. qperf's "
-    "latency is one way, those of mtr and pingpong are round trips; udp_bw counts what was "
-    "received.",
+    "Medians over the rounds. In plots of the systems the wide mark is a 95 % bootstrap interval "
+    "of the median (of three rounds: their range), and the thin line reaches from the least to "
+    "the most of the rounds. Ratios: median over the rounds with a 95 % interval, in plots the "
+    "wide mark, which also covers Student's; turned so that above 1 vhost-user is better. A case "
+    "is ahead or behind only when the whole interval is on that side of 1. qperf's latency is "
+    "one way, those of mtr and pingpong are round trips; udp_bw counts what was received.",
     "CPU time is counted while the tool runs, connecting included (about 0.1 s of a point), and "
     "divided by what was moved in the seconds that the tool was told to measure: of bandwidths per "
     "byte and message that arrived, of latencies per message, of which a round trip has two. First "

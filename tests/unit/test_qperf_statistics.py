@@ -54,10 +54,15 @@ def test_few_rounds_reach_beyond_what_was_seen() -> None:
     assert ratio.verdict == "undecided"
 
 
-def test_the_interval_of_a_median_is_that_of_a_ratio_to_one() -> None:
-    values = [3.0, 2.0, 2.5, 2.2]
-    ratio = compare(values, [1.0] * 4, smaller_is_better=False)
-    assert interval(values) == (ratio.low, ratio.high)
+@pytest.mark.parametrize("count", [2, 3, 5, 10, 30])
+def test_the_interval_of_a_median_is_within_the_range_and_narrows(count: int) -> None:
+    values = [math.exp(value) for value in np.random.default_rng(1).normal(3, 0.3, count)]
+    low, high = interval(values)
+    assert min(values) <= low <= np.median(values) <= high <= max(values)
+    if count <= 3:
+        assert (low, high) == pytest.approx((min(values), max(values)))
+    if count >= 10:
+        assert min(values) < low < high < max(values)
 
 
 def test_one_round_decides_nothing() -> None:
