@@ -123,11 +123,7 @@ def announcement(plan: Plan, store: Store, continued: bool) -> str:
     points = {part.name: [p for p in plan.points(part) if store.needs(p)] for part in plan.parts}
     total = sum(len(plan.points(part)) for part in plan.parts)
     count = sum(len(found) for found in points.values())
-    expected_s = sum(
-        plan.boot_s(part) + plan.expected_s(plan.warm_up(part) + points[part.name])
-        for part in plan.parts
-        if points[part.name]
-    )
+    expected_s = plan.rest_s([point for found in points.values() for point in found])
     what = f"plan {plan.name}: {len(plan.cases)} cases, {', '.join(plan.systems)}, "
     what += f"{plan.rounds} rounds, order of seed {plan.seed}; "
     if continued:

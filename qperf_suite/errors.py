@@ -2,7 +2,11 @@
 
 
 class SuiteError(Exception):
-    """Anything that keeps the suite from measuring."""
+    """Anything that keeps the suite from measuring. said: what tools had printed until then."""
+
+    def __init__(self, words: str, said: str = "") -> None:
+        super().__init__(words)
+        self.said = said
 
 
 class UsageError(SuiteError):
@@ -14,7 +18,7 @@ class GuestError(SuiteError):
 
 
 class TopologyError(SuiteError):
-    """A namespace, link, bridge or rule could not be made."""
+    """A namespace, link, bridge or rule could not be made, or a switch has ended."""
 
 
 class ToolError(SuiteError):

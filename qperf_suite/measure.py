@@ -9,7 +9,7 @@ from typing import Any
 
 from qperf_suite.agent import CommandResult
 from qperf_suite.cpu import cpu_time
-from qperf_suite.errors import ToolError, ToolRefusedError
+from qperf_suite.errors import SuiteError, ToolError, ToolRefusedError
 from qperf_suite.lossless import TRIAL_S, search
 from qperf_suite.parse import Reading
 from qperf_suite.system import Seat, System
@@ -40,7 +40,7 @@ class Attempt:
 
 
 def attempt(system: System, case: Case, pace: Pace) -> Attempt:
-    """Measure once; raises GuestError when a guest is gone."""
+    """Measure once; raises GuestError when a guest is gone, TopologyError when a switch is."""
     pairs = [
         (system.seat(client, case), system.seat(server, case)) for client, server in case.pairs
     ]
@@ -48,19 +48,26 @@ def attempt(system: System, case: Case, pace: Pace) -> Attempt:
     guests = [session for session in sessions if session is not None]
     started, begun_s = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
     results: list[CommandResult] = []
-    with system.awake():
-        before = cpu_time(guests, system.switches())
-        try:
-            reading, failure = _run(pairs, case, pace, results), ""
-        except ToolError as error:
-            reading, failure = None, str(error)
-        used = cpu_time(guests, system.switches()).since(before)
+    try:
+        with system.awake():
+            before = cpu_time(guests, system.switches())
+            try:
+                reading, failure = _run(pairs, case, pace, results), ""
+            except ToolError as error:
+                reading, failure = None, str(error)
+            used = cpu_time(guests, system.switches()).since(before)
+    except SuiteError as error:
+        error.said = _transcript(results)
+        raise
     took_s = round(time.monotonic() - begun_s, 3)
-    raw = "".join(
+    return Attempt(reading, failure, _transcript(results), started, took_s, used)
+
+
+def _transcript(results: Sequence[CommandResult]) -> str:
+    return "".join(
         f"$ {result.command}\n{result.stdout}{result.stderr}[status {result.status}]\n"
         for result in results
     )
-    return Attempt(reading, failure, raw, started, took_s, used)
 
 
 def _run(
@@ -85,7 +92,11 @@ def _run(
         results.append(ask(pairs[0]))
     else:
         with ThreadPoolExecutor(len(pairs)) as pool:
-            results += pool.map(ask, pairs)
+            asked = [pool.submit(ask, pair) for pair in pairs]
+        # Also when one guest is lost: what the others printed.
+        results += [one.result() for one in asked if one.exception() is None]
+        for one in asked:
+            one.result()
     return case.join([case.parse(_output(result)) for result in results])
 
 

@@ -5,6 +5,7 @@ Both are killed when the thread that started them ends.
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -40,6 +41,15 @@ class Ovs:
     def pid(self) -> int:
         """The daemon, which leads a session."""
         return self._processes[-1].pid
+
+    @property
+    def processes(self) -> dict[str, "subprocess.Popen[bytes]"]:
+        """The database and the daemon, by their names."""
+        return dict(zip(("ovsdb-server", "ovs-vswitchd"), self._processes, strict=False))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the daemon a signal, unless it has ended."""
+        self._processes[-1].send_signal(number)
 
     def start(self, options: Mapping[str, str]) -> None:
         """Start it with other_config of the Open_vSwitch table, and wait until it answers."""

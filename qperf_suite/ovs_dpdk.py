@@ -4,10 +4,10 @@ User Mode Linux cannot be its guest: OVS offers a control queue and leaves servi
 front-end, which hands it through.
 """
 
-import os
 import signal
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class OvsDpdkSystem(System):
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
         self._seats: dict[str, Seat] = {}
-        self._switches: list[Ovs] = []
+        self._switches: dict[str, Ovs] = {}
 
     def start(self, stack: ExitStack) -> None:
         """Make hosts, start the guests, which listen, and the switches."""
@@ -73,20 +73,29 @@ class OvsDpdkSystem(System):
         """Its threads poll without end, and would take the CPUs from whoever is measured."""
         self._signal(signal.SIGCONT)
         try:
-            yield
+            with super().awake():
+                yield
         finally:
             self._signal(signal.SIGSTOP)
 
     def switches(self) -> list[int]:
         """One daemon per host."""
-        return [switch.pid for switch in self._switches]
+        return [switch.pid for switch in self._switches.values()]
+
+    def processes(self) -> Mapping[str, "subprocess.Popen[bytes]"]:
+        """Databases and daemons."""
+        return {
+            f"{name} of host {host}": process
+            for host, switch in self._switches.items()
+            for name, process in switch.processes.items()
+        }
 
     def options(self) -> list[str]:
         """What is unlike our switch's."""
         return [
             "ovs-dpdk: QEMU's virtio-net under TCG; one poll-mode thread per host, stopped while "
             "other systems are measured; userspace TSO on; no hugepages; MTU 1500; clear text "
-            "across hosts, by a packet socket on the veth",
+            f"across hosts, by a packet socket on the veth; {self.stage.workers_text()}",
         ]
 
     def _run_switch(self, host: str, stack: ExitStack) -> None:
@@ -102,7 +111,7 @@ class OvsDpdkSystem(System):
                 "userspace-tso-enable": "true",
             }
         )
-        self._switches.append(switch)
+        self._switches[host] = switch
         switch.vsctl("add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev")
         for guest in self.stage.guests:
             if guest[0] == host:
@@ -113,8 +122,8 @@ class OvsDpdkSystem(System):
             switch.vsctl("add-port", "br0", "wire")
 
     def _signal(self, number: signal.Signals) -> None:
-        for switch in self._switches:
-            os.kill(switch.pid, number)
+        for switch in self._switches.values():
+            switch.signal(number)
 
     def _socket(self, guest: str) -> Path:
         return self.stage.folder / f"ov-{guest}.sock"

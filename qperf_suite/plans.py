@@ -101,12 +101,17 @@ class Plan:
         guests = sum(KINDS_OF_GUESTS.get(system, 1) for system in self.systems) * len(part.guests)
         return BOOT_S + BOOT_GUEST_S * guests
 
+    def rest_s(self, points: Sequence[Point]) -> float:
+        """How long these points take, with booting and warming up for every part of theirs."""
+        needed = {point.part for point in points}
+        started = [part for part in self.parts if part.name in needed]
+        return self.expected_s(points) + sum(
+            self.boot_s(part) + self.expected_s(self.warm_up(part)) for part in started
+        )
+
     def total_s(self) -> float:
         """How long all of it takes."""
-        return sum(
-            self.boot_s(part) + self.expected_s(self.warm_up(part) + self.points(part))
-            for part in self.parts
-        )
+        return self.rest_s([point for part in self.parts for point in self.points(part)])
 
 
 def pinning(guests: Sequence[str], allowed: Collection[int]) -> dict[str, list[int]] | None:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from qperf_suite.bystanders import Bystanders
-from qperf_suite.errors import GuestError, TopologyError
+from qperf_suite.errors import GuestError, SuiteError, UsageError
 from qperf_suite.kernel_systems import BridgeSystem, MasqueradeSystem
 from qperf_suite.leftovers import PREFIX
 from qperf_suite.measure import attempt
@@ -52,11 +52,13 @@ class _Run:
         ]
 
     def session(self, part: Part, points: Sequence[Point]) -> None:
-        """Boot once and measure; raises GuestError as soon as a guest is gone."""
+        """Boot once and measure; raises SuiteError as soon as a guest or a switch is gone."""
         pace = self.plan.pace
+        self.progress.note(f"{part.name}: starting", self.plan.boot_s(part))
         with self.boot(self.plan, part, self.store, self.progress) as systems:
             for point in self.plan.warm_up(part):
-                self.progress.note(f"warming up: {point.case.name} {point.system}")
+                name = f"warming up: {point.case.name} {point.system}"
+                self.progress.note(name, point.case.expected_s(pace))
                 found = attempt(systems[point.system], point.case, pace)
                 self.store.keep(point, found.record(), found.raw)
             for point in points:
@@ -72,9 +74,9 @@ class _Run:
             try:
                 found = attempt(system, point.case, self.plan.pace)
                 if restless := bystanders.restless(found.took_s):
-                    raise GuestError(f"not measured alone: {', '.join(restless)}")
-            except GuestError as error:
-                self.store.keep(point, {"failure": str(error)}, "")
+                    raise GuestError(f"not measured alone: {', '.join(restless)}", found.raw)
+            except SuiteError as error:
+                self.store.keep(point, {"failure": str(error)}, error.said)
                 raise
             self.store.keep(point, found.record(), found.raw)
             if found.reading is not None:
@@ -94,17 +96,21 @@ def run(plan: Plan, store: Store, progress: Progress, boot: Boot | None = None) 
     """
     going = _Run(plan, store, progress, boot or _booted)
     points = [point for part in plan.parts for point in going.remaining(part)]
-    progress.begin(len(points), plan.expected_s(points))
+    progress.begin(len(points), plan.rest_s(points))
     for part in plan.parts:
         fruitless = 0
         while left := going.remaining(part):
             try:
                 going.session(part, left)
-            except (GuestError, TopologyError) as error:
-                # Everyone boots anew: who has lost a guest, and who did not come up.
+            except UsageError:
+                raise
+            except SuiteError as error:
+                # Everyone boots anew: who has lost a guest or a switch, and who did not come up.
                 progress.say(f"{part.name}: {error}")
                 fruitless = 0 if progress.moved() else fruitless + 1
                 if fruitless == ATTEMPTS_MAX:
+                    left = going.remaining(part)
+                    progress.skip(plan.expected_s(left))
                     progress.say(f"{part.name} is given up: {len(left)} points are missing")
                     break
     progress.end()

@@ -1,6 +1,7 @@
 """What a system under test is to the runner: guests with addresses, on one or two hosts."""
 
 import os
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from qperf_suite.agent import CommandResult
+from qperf_suite.errors import TopologyError
 from qperf_suite.guests import Guest, QemuGuest, UmlGuest, VhostUser
 from qperf_suite.plans import GUEST_MEMORY_MIB, GUESTS
 from qperf_suite.topology import Topology
@@ -71,6 +73,11 @@ class Stage:
         cpus = sorted(os.sched_getaffinity(0))
         return cpus[self.hosts.index(host) % len(cpus)]
 
+    def workers_text(self) -> str:
+        """For under the table."""
+        places = ", ".join(f"host {host} on CPU {self.worker_cpu(host)}" for host in self.hosts)
+        return f"the switches' workers: {places}"
+
     def vhost_guest(self, prefix: str, guest: str, nic: VhostUser, address: str) -> Guest:
         """A guest on a vhost-user socket, not started yet."""
         kind = QemuGuest if self.qemu else UmlGuest
@@ -115,8 +122,17 @@ class System(ABC):
 
     @contextmanager
     def awake(self) -> Iterator[None]:
-        """While it is measured; in between a network should leave the CPUs to the others."""
+        """While it is measured; in between a network should leave the CPUs to the others.
+
+        Raises TopologyError, before and after, when a process of the network has ended.
+        """
+        check_running(self.processes())
         yield
+        check_running(self.processes())
+
+    def processes(self) -> Mapping[str, "subprocess.Popen[bytes]"]:
+        """What has to run as long as the network does, by what people call it."""
+        return {}
 
     def switches(self) -> list[int]:
         """Processes of the network itself; each leads a session. The kernel's have none."""
@@ -135,6 +151,13 @@ class System(ABC):
         guest.run("killall -9 qperf iperf3 pingpong")
         for server in SERVERS:
             guest.spawn(server)
+
+
+def check_running(processes: Mapping[str, "subprocess.Popen[bytes]"]) -> None:
+    """Raises TopologyError when one has ended. processes: by what people call them."""
+    for name, process in processes.items():
+        if (status := process.poll()) is not None:
+            raise TopologyError(f"{name} ended with {status}")
 
 
 def start_guest(guest: Guest, stack: ExitStack) -> Guest:

@@ -6,11 +6,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qperf_suite.errors import SuiteError, UsageError
+from qperf_suite.errors import TopologyError, UsageError
 from qperf_suite.guests import LAUNCHER, VhostUser, mac_of
 from qperf_suite.system import Seat, Stage, System, start_guest
 from qperf_suite.workloads import Case
@@ -92,7 +93,7 @@ class VhostUserSystem(System):
         if not self._vsw.exists():
             raise UsageError(f"{self._vsw} is missing: run scripts/build first")
         self._seats: dict[str, Seat] = {}
-        self._switches: list[int] = []
+        self._switches: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, stack: ExitStack) -> None:
         """Make hosts and keys, start the switches, then the guests."""
@@ -127,7 +128,11 @@ class VhostUserSystem(System):
 
     def switches(self) -> list[int]:
         """One daemon per host."""
-        return list(self._switches)
+        return [process.pid for process in self._switches.values()]
+
+    def processes(self) -> Mapping[str, "subprocess.Popen[bytes]"]:
+        """The daemons."""
+        return self._switches
 
     def options(self) -> list[str]:
         """What differs from the baselines' guests, asked of a guest that runs."""
@@ -137,7 +142,7 @@ class VhostUserSystem(System):
         guests = "QEMU's virtio-net under TCG" if self.stage.qemu else "UML's virtio_uml"
         return [
             f"vhost-user: {guests}, with the virtio_net driver in every case, as negotiated with "
-            f"the switch; MTU {mtu}; encrypted across hosts",
+            f"the switch; MTU {mtu}; encrypted across hosts; {self.stage.workers_text()}",
         ]
 
     def _namespace(self, host: str) -> str:
@@ -151,7 +156,7 @@ class VhostUserSystem(System):
             [self._vsw, "keygen", key], capture_output=True, text=True, check=False
         )
         if made.returncode != 0:
-            raise SuiteError(f"vsw keygen: {made.stderr.strip()}")
+            raise TopologyError(f"vsw keygen: {made.stderr.strip()}")
         cpu = self.stage.worker_cpu(host)
         return HostPlan(host, cpu, f"192.0.2.{index}", ports, key, made.stdout.strip())
 
@@ -177,7 +182,7 @@ class VhostUserSystem(System):
                 env={**os.environ, "NOTIFY_SOCKET": str(notify)},
             )
             stack.callback(_stop, process)
-            self._switches.append(process.pid)
+            self._switches[f"vsw run of host {host}"] = process
             _await_ready(process, ready, log)
 
 
@@ -188,8 +193,8 @@ def _await_ready(process: subprocess.Popen[bytes], ready: socket.socket, log: Pa
             return
         if process.poll() is not None:
             said = log.read_text(errors="replace").strip()
-            raise SuiteError(f"vsw run ended with {process.returncode}: {said[-1000:]}")
-    raise SuiteError(f"vsw run is not ready after {READY_TIMEOUT_S:.0f} s")
+            raise TopologyError(f"vsw run ended with {process.returncode}: {said[-1000:]}")
+    raise TopologyError(f"vsw run is not ready after {READY_TIMEOUT_S:.0f} s")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

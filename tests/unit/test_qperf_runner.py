@@ -230,3 +230,22 @@ def test_progress_off_a_terminal_prints_plain_lines(tmp_path: Path) -> None:
     progress.say("a word")
     progress.end()
     assert stream.getvalue() == "[1/2] first, about 1:01:40 left\na word\n"
+
+
+def test_time_left_follows_the_pace_and_what_is_repeated_is_not_counted_twice() -> None:
+    stream, now_s = io.StringIO(), [0.0]
+    progress = Progress(stream, lambda: now_s[0])
+    progress.begin(2, 60 + 60 + 120)
+    for what, took_s in (("booting", 180.0), ("first", 60.0), ("booting", 60.0), ("first", 60.0)):
+        act = progress.note if what == "booting" else progress.step
+        act(what, 60)
+        now_s[0] += took_s
+    progress.step("last", 120)
+    assert stream.getvalue().splitlines() == [
+        "booting",
+        "[1/2] first, about 0:06:00 left",
+        "booting",
+        "[1/2] first, about 0:04:30 left",
+        "[2/2] last, about 0:02:48 left",
+    ]
+    progress.skip(120)

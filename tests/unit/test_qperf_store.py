@@ -324,3 +324,5 @@ def test_what_was_not_measured_alone_is_measured_again_with_new_guests(
     outcome = load(Store(bench.folder))
     assert (bench.boots, len(outcome.samples), outcome.failures) == (2, 8, [])
     assert "not measured alone: bridge's guest 10.6.1.3 used 2.0 s" in bench.said.getvalue()
+    (lost,) = [line for line in bench.lines() if "failure" in line]
+    assert (bench.folder / str(lost["raw"])).read_text().startswith("$ ")
