@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 
 from qperf_suite.workloads import KIB, LOSSLESS, MIB, PLACEMENTS, Case, Pace, doubling
 
@@ -62,11 +63,20 @@ class Plan:
         return [case for part in self.parts for case in part.cases]
 
     def filtered(self, text: str) -> "Plan":
-        """Only the cases with a text in their name; parts without cases are left out."""
-        parts = [
-            replace(part, cases=[case for case in part.cases if text in case.name])
-            for part in self.parts
-        ]
+        """Only the cases with a text in their name, or that a shell's pattern with *?[ fits."""
+        if not text:
+            return self
+        if set(text) & set("*?["):
+            return self.only(lambda case: fnmatchcase(case.name, text))
+        return self.only(lambda case: text in case.name)
+
+    def only(self, fits: Callable[[Case], bool]) -> "Plan":
+        """Cases that fit, and their guests; parts without any are left out."""
+        parts = []
+        for part in self.parts:
+            cases = [case for case in part.cases if fits(case)]
+            guests = sorted({guest for case in cases for pair in case.pairs for guest in pair})
+            parts.append(replace(part, cases=cases, guests=guests))
         return replace(self, parts=[part for part in parts if part.cases])
 
     def points(self, part: Part) -> list[Point]:

@@ -62,13 +62,17 @@ class Store:
             self._lock = None
 
     def adopt(self, plan: Plan) -> bool:
-        """Begin this plan, or continue it; returns whether there was one. UsageError: another."""
+        """Begin this plan, or continue it; returns whether there was one. UsageError: another.
+
+        A plan that is continued keeps the guests that it was begun with: see plan().
+        """
         path = self.folder / "plan.json"
         wanted = json.loads(json.dumps(asdict(plan)))
         if path.exists():
             found = _load(path)
-            if found != wanted:
-                differing = [key for key in wanted if found.get(key) != wanted[key]]
+            ours, theirs = _without_guests(wanted), _without_guests(found)
+            if theirs != ours:
+                differing = [key for key in ours if theirs.get(key) != ours[key]]
                 raise UsageError(
                     f"{self.folder} holds another run (other {', '.join(differing)}): continue "
                     "it with the options that it was begun with, or choose another folder"
@@ -136,6 +140,14 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f"{path} is not a plan")
     return found
+
+
+def _without_guests(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Which guests boot follows from the cases; there may be more of them than are needed."""
+    parts = plan.get("parts")
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        return dict(plan)
+    return {**plan, "parts": [{**part, "guests": []} for part in parts]}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -79,6 +79,25 @@ def test_a_filter_leaves_out_parts_without_cases() -> None:
     assert len(plan.cases) == 7
 
 
+@pytest.mark.parametrize(
+    ("text", "count", "guests"),
+    [
+        ("same-host/tcp_lat/1", 9, ["a1", "a2"]),
+        ("*/tcp_lat/1", 2, ["a1", "a2", "b1"]),
+        ("across-hosts/*lat/1", 2, ["a1", "b1"]),
+        ("same-host/???_lat/[16]4", 2, ["a1", "a2"]),
+        ("tcp_lat/?", 0, []),
+    ],
+)
+def test_a_filter_is_a_text_or_a_pattern_and_boots_whom_it_needs(
+    text: str, count: int, guests: list[str]
+) -> None:
+    plan = PLANS["published"]().filtered(text)
+    assert len(plan.cases) == count
+    assert [guest for part in plan.parts for guest in part.guests] == guests
+    assert PLANS["published"]().filtered("") == PLANS["published"]()
+
+
 def test_who_talks_with_whom() -> None:
     assert Case("same-host", "mtr", guests=4).pairs == [("a1", "a2"), ("a3", "a4")]
     assert Case("across-hosts", "mtr", guests=4).pairs == [("a1", "b1"), ("a2", "b2")]

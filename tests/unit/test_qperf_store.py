@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -256,6 +257,13 @@ def test_a_folder_holds_one_run(bench: Bench) -> None:
         bench.run(plan=Plan("ci", [PART], systems=("bridge",)))
     with Store(bench.folder), pytest.raises(UsageError, match="another run is writing"):
         bench.run()
+
+
+def test_a_run_goes_on_with_the_guests_that_it_was_begun_with(bench: Bench) -> None:
+    bench.run()
+    fewer = replace(PLAN, parts=[replace(PART, guests=("a1", "a2"))])
+    assert bench.run(plan=fewer)
+    assert [part.guests for part in Store(bench.folder).plan().parts] == [["a1", "a2", "a3", "a4"]]
 
 
 @pytest.mark.parametrize(
