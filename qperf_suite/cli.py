@@ -13,6 +13,9 @@ from qperf_suite.errors import SuiteError, UsageError
 from qperf_suite.plans import PLANS
 from qperf_suite.runner import QEMU_ONLY, QEMU_TOO, SYSTEMS
 
+# SIGHUP: the terminal is lost.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 when every point was measured, 1 when some failed, 2 for wrong usage."""
@@ -25,13 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.getpid() != ours:
             os._exit(1)
         # Tearing down is not interrupted a second time.
-        for again in (signal.SIGINT, signal.SIGTERM):
+        for again in ENDING:
             signal.signal(again, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
         return int(chosen.act(chosen))
     except UsageError as error:
@@ -102,7 +103,10 @@ def _matrix(parser: argparse.ArgumentParser) -> None:
         help=f"some of {','.join(SYSTEMS)}",
     )
     parser.add_argument(
-        "--filter", default="", metavar="TEXT", help="only cases with TEXT in their name"
+        "--filter",
+        default="",
+        metavar="TEXT",
+        help="only cases with TEXT in their name; with one of *?[ in it a pattern for all of it",
     )
     parser.add_argument(
         "--pin",

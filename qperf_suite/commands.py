@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -34,8 +35,8 @@ def run(chosen: argparse.Namespace) -> int:
         plan = preflight(plan, inventory)
     with Store(chosen.out) as store:
         continued = store.adopt(plan)
-        for line in leftovers.clean():
-            print(f"removed what a killed run left: {line}", file=sys.stderr)
+        plan = store.plan() if boot is None else plan
+        _clean_up()
         print(announcement(plan, store, continued), file=sys.stderr)
         store.note({"environment": environment()})
         run_plan(plan, store, Progress(), boot)
@@ -69,7 +70,8 @@ def demo(chosen: argparse.Namespace) -> int:
         raise UsageError(f"--json {target}: there is no folder {target.absolute().parent}")
     plan = chosen_plan(chosen)
     begun_s = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="qperf-demo-") as folder:
+    _clean_up()
+    with tempfile.TemporaryDirectory(prefix=f"{leftovers.PREFIX}{os.getpid()}-demo-") as folder:
         with Store(Path(folder)) as store:
             store.adopt(plan)
             print(announcement(plan, store, False), file=sys.stderr)
@@ -147,6 +149,11 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} minute{'s' if minutes > 1 else ''}"
     return f"{minutes // 60} hour{'s' if minutes >= 120 else ''} {minutes % 60} minutes"
+
+
+def _clean_up() -> None:
+    for line in leftovers.clean():
+        print(f"removed what a killed run left: {line}", file=sys.stderr)
 
 
 def _report(folder: Path) -> list[Path]:

@@ -133,7 +133,7 @@ class Guest:
         self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-{self.name}-"))
         ours, theirs = socket.socketpair()
         self._agent = Agent(self.name, ours)
-        launcher = [sys.executable, "-IS", str(LAUNCHER)]
+        launcher = [sys.executable, "-IS", str(LAUNCHER), "--parent", str(os.getpid())]
         if self.netns is not None:
             launcher += ["--netns", f"/run/netns/{self.netns}"]
         if self.cpus is not None:

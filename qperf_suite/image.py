@@ -138,7 +138,13 @@ def _compiled(source: Path, name: str, flags: Sequence[str]) -> Path:
             raise UsageError("guests need a compiler: apt-get install gcc libc6-dev")
         CACHE.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f"{os.getpid()}-{target.name}")
-        subprocess.run(["gcc", *flags, "-o", scratch, source], check=True)
+        done = subprocess.run(
+            ["gcc", *flags, "-o", scratch, source], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            scratch.unlink(missing_ok=True)
+            words = done.stderr.strip()[-1000:]
+            raise UsageError(f"gcc cannot compile {source.name} (libc6-dev is needed):\n{words}")
         scratch.rename(target)
     return target
 
@@ -158,12 +164,15 @@ def _initramfs(modules: Path) -> Path:
     return target
 
 
+def missing_packages() -> list[str]:
+    """Of the programs that guests have, those of this machine that are not installed."""
+    missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
+    return missing if shutil.which("busybox") else [*missing, "busybox-static"]
+
+
 def _programs() -> dict[str, Path]:
     """Path in the guest → file on this machine, for every program and shared library."""
-    missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
-    if not shutil.which("busybox"):
-        missing.append("busybox-static")
-    if missing:
+    if missing := missing_packages():
         raise UsageError(f"guests need programs: apt-get install {' '.join(missing)}")
     files = {"bin/busybox": Path(shutil.which("busybox") or ""), "usr/bin/pingpong": pingpong()}
     for tool in TOOLS:

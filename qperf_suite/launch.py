@@ -1,8 +1,9 @@
 """Becomes another program, under conditions: run as a script, it imports nothing of ours.
 
-    launch.py [--netns PATH] [--cpus 0,1] [--preload LIBRARY] -- COMMAND…
+    launch.py [--parent PID] [--netns PATH] [--cpus 0,1] [--preload LIBRARY] -- COMMAND…
 
-The program is killed when the thread that started it ends.
+The program is killed when the thread that started it ends; it does not begin when that process,
+the parent, has ended before.
 """
 
 import argparse
@@ -18,6 +19,7 @@ CLONE_NEWNET = 0x40000000  # linux/sched.h
 def main() -> None:
     """Apply the conditions, then exec; exits with 2 when one cannot be met."""
     parser = argparse.ArgumentParser(prog="launch.py")
+    parser.add_argument("--parent", type=int, default=os.getppid())
     parser.add_argument("--netns")
     parser.add_argument("--cpus")
     parser.add_argument("--preload")
@@ -37,6 +39,9 @@ def main() -> None:
     if chosen.preload is not None:
         os.environ["LD_PRELOAD"] = chosen.preload
     call("PR_SET_PDEATHSIG", libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    # Of a parent that ended before there is no signal any more.
+    if os.getppid() != chosen.parent:
+        sys.exit("launch.py: who started this has ended")
     os.execvp(chosen.command[0], chosen.command)
 
 

@@ -16,6 +16,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from qperf_suite.errors import UsageError
+
 PREFIX = "qs"
 _OURS = re.compile(rf"{PREFIX}(\d+)-.+")
 NAMESPACES = Path("/run/netns")
@@ -26,6 +28,8 @@ def clean() -> list[str]:
     """Remove it all; returns one line for each thing removed."""
     removed = []
     namespaces = list(_abandoned(NAMESPACES))
+    if namespaces and not shutil.which("ip"):
+        raise UsageError("namespaces are removed with ip: apt-get install iproute2")
     folders = list(_abandoned(Path(tempfile.gettempdir())))
     pids = {pid for path in namespaces for pid in _inhabitants(path)} | _users(folders)
     for pid in pids:

@@ -101,7 +101,7 @@ class Ovs:
         return {**os.environ, **dict.fromkeys((*folders, "RUNTIME_DIRECTORY"), str(self.folder))}
 
     def _launch(self, *command: str) -> None:
-        launcher = [sys.executable, "-IS", str(LAUNCHER)]
+        launcher = [sys.executable, "-IS", str(LAUNCHER), "--parent", str(os.getpid())]
         if self._netns is not None:
             launcher += ["--netns", f"/run/netns/{self._netns}"]
         with (self.folder / f"{Path(command[0]).name}.log").open("wb") as log:

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from qperf_suite.workloads import PINGPONG, SERVERS, TESTS, Case
 CONNECT_TIMEOUT_S = 5
 GRACE_S = 10.0
 SSH_FAILED = 255
+REMOTE_PREFIX = "qperf-suite-"
 TOOLS_ALWAYS = ("timeout", "setsid", "pkill")
 
 
@@ -64,6 +65,7 @@ class SshGuest:
         self._login = login
         self._control = folder / f"{name}.ssh"
         self._programs = ""
+        self._servers: set[str] = set()
 
     def run(
         self, command: str, timeout_s: float = 10.0, standard_input: bytes = b""
@@ -100,22 +102,31 @@ class SshGuest:
 
     def spawn(self, command: str) -> None:
         """Start a command that goes on in the background, in a session of its own."""
+        self._servers.add(command.split(maxsplit=1)[0])
         self.run(f"setsid {command} </dev/null >/dev/null 2>&1 &")
 
     def install(self, name: str, program: bytes) -> None:
-        """Copy a program, which commands find from now on; it is ended and removed by close."""
-        self._programs = shlex.quote(self.check("mktemp -d").strip())
+        """Copy a program, which commands find from now on; it is ended and removed by close.
+
+        What a killed run left is removed: its folder is called after this guest, too.
+        """
+        folder = f"${{TMPDIR:-/tmp}}/{REMOTE_PREFIX}{self.name}"
+        made = self.check(f'rm -rf "{folder}".*; mktemp -d "{folder}.XXXXXX"')
+        self._programs = shlex.quote(made.strip())
         path = f"{self._programs}/{shlex.quote(name)}"
         copied = self.run(f"cat >{path} && chmod 755 {path}", standard_input=program)
         if not copied.ok:
             raise GuestError(f"guest {self.name}: {name} cannot be copied: {copied.words}")
 
     def close(self) -> None:
-        """Remove what was installed, and end the connection."""
-        if self._programs:
-            with suppress(GuestError):
-                self.run(f"for it in {self._programs}/*; do pkill -9 -x ${{it##*/}}; done")
+        """End what was started, remove what was installed, and end the connection."""
+        with suppress(GuestError):
+            if self._servers:
+                self.run("; ".join(f"pkill -9 -x {name}" for name in sorted(self._servers)))
+            if self._programs:
                 self.run(f"rm -r {self._programs}")
+        self._servers.clear()
+        self._programs = ""
         subprocess.run(
             [*self._ssh(), "-O", "exit", self._login.ssh], capture_output=True, check=False
         )
@@ -202,20 +213,27 @@ def read_inventory(path: Path) -> Inventory:
     systems = found.get("guests")
     if not isinstance(systems, dict) or not systems:
         raise UsageError(f"--inventory {path}: there is no [guests.SYSTEM.GUEST]")
-    return {
-        name: {
+    inventory: dict[str, dict[str, Login]] = {}
+    for name, guests in systems.items():
+        if not isinstance(guests, dict):
+            raise UsageError(f"--inventory {path}: guests.{name} is not a table")
+        inventory[name] = {
             guest: _login(f"{path}: guests.{name}.{guest}", entry)
             for guest, entry in guests.items()
         }
-        for name, guests in systems.items()
-        if isinstance(guests, dict)
-    }
+        # They become names of files, here and there.
+        for part in (name, *guests):
+            if not re.fullmatch(r"\w[\w-]*", part, re.ASCII):
+                raise UsageError(
+                    f"--inventory {path}: {part!r} is no name: letters, digits, - and _"
+                )
+    return inventory
 
 
 def fitting(plan: Plan, inventory: Inventory) -> Plan:
     """What of a plan has all its guests in every system."""
     shared = set.intersection(*(set(guests) for guests in inventory.values()))
-    fits = _only(plan, lambda case: shared >= {guest for pair in case.pairs for guest in pair})
+    fits = plan.only(lambda case: shared >= {guest for pair in case.pairs for guest in pair})
     if not fits.parts:
         raise UsageError("--inventory: no case of the plan has all its guests in every system")
     return replace(fits, systems=list(inventory), pin=False)
@@ -226,6 +244,8 @@ def preflight(plan: Plan, inventory: Inventory) -> Plan:
 
     Returns the plan, without pingpong when a guest's CPU cannot run what is compiled here.
     """
+    if not shutil.which("ssh"):
+        raise UsageError("--inventory needs ssh: apt-get install openssh-client")
     tools = {TESTS[case.test].tool for case in plan.cases} - {PINGPONG}
     guests = sorted({guest for part in plan.parts for guest in part.guests})
     wrong, machines = [], set()
@@ -248,20 +268,10 @@ def preflight(plan: Plan, inventory: Inventory) -> Plan:
         raise UsageError("\n  ".join(["these guests cannot be measured:", *wrong]))
     if machines == {os.uname().machine}:
         return plan
-    able = _only(plan, lambda case: case.test != PINGPONG)
+    able = plan.only(lambda case: case.test != PINGPONG)
     if not able.parts:
         raise UsageError(f"--inventory: pingpong is for {os.uname().machine}, not {machines}")
     return able
-
-
-def _only(plan: Plan, fits: Callable[[Case], bool]) -> Plan:
-    """Cases that fit, and their guests; parts without any are left out."""
-    parts = []
-    for part in plan.parts:
-        cases = [case for case in part.cases if fits(case)]
-        guests = sorted({guest for case in cases for pair in case.pairs for guest in pair})
-        parts.append(replace(part, cases=cases, guests=guests))
-    return replace(plan, parts=[part for part in parts if part.cases])
 
 
 def booting(inventory: Inventory) -> Boot:
@@ -307,12 +317,15 @@ def _folder() -> Iterator[Path]:
 def _login(where: str, entry: object) -> Login:
     if not isinstance(entry, dict):
         raise UsageError(f"--inventory {where} is not a table")
+    for key, value in entry.items():
+        if key != "port" and not isinstance(value, str):
+            raise UsageError(f"--inventory {where}: {key} is not a string")
     try:
         login = Login(**entry)
         ipaddress.IPv4Address(login.address)
     except (TypeError, ValueError) as error:
         raise UsageError(f"--inventory {where}: {error}") from error
     # What begins like an option would be one to ssh.
-    if not isinstance(login.port, int) or not re.fullmatch(r"[\w.]+[\w.@:-]*", login.ssh):
+    if type(login.port) is not int or not re.fullmatch(r"[\w.]+[\w.@:-]*", login.ssh):
         raise UsageError(f'--inventory {where}: ssh is "user@host", and port a number')
     return login

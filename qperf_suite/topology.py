@@ -137,12 +137,21 @@ class Topology:
             netns.popns()
 
     def close(self) -> None:
-        """Remove every namespace made here. Safe to call twice."""
+        """Remove every namespace made here. Safe to call twice.
+
+        One that cannot be removed does not keep the others; the last error is raised at the end.
+        """
+        failed: TopologyError | None = None
         while self._namespaces:
             name, sockets = self._namespaces.popitem()
-            sockets.close()
-            with _told(f"removal of {self.full_name(name)}"):
-                netns.remove(self.full_name(name))
+            try:
+                with _told(f"removal of {self.full_name(name)}"):
+                    sockets.close()
+                    netns.remove(self.full_name(name))
+            except TopologyError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     def _index(self, namespace: str, link: str) -> int:
         found = self._namespaces[namespace].link_lookup(ifname=link)

@@ -172,8 +172,8 @@ class VhostUserSystem(System):
             ready.bind(str(notify))
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-IS", LAUNCHER, "--netns", f"/run/netns/{namespace}"),
-                    *("--", self._vsw, "run", config),
+                    *(sys.executable, "-IS", LAUNCHER, "--parent", str(os.getpid())),
+                    *("--netns", f"/run/netns/{namespace}", "--", self._vsw, "run", config),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

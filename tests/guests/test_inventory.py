@@ -27,6 +27,7 @@ pytestmark = [
 ]
 # The suite ends what is called like its tools: a guest sees processes of its own alone.
 ALONE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+SERVERS = {"qperf", "iperf3", "pingpong"}
 ADDRESSES = {"a1": "10.7.0.1", "a2": "10.7.0.2"}
 
 
@@ -100,7 +101,7 @@ class Lab:
         return ["ip", "netns", "exec", self.topology.full_name(guest)]
 
     def folders(self) -> set[str]:
-        return {str(path) for path in Path(tempfile.gettempdir()).glob("tmp.*")}
+        return {str(path) for path in Path(tempfile.gettempdir()).glob("qperf-suite-*")}
 
     def inventory(self, key: str = "key", **addresses: str) -> Path:
         path = self.folder / "inventory.toml"
@@ -149,15 +150,17 @@ def test_guests_are_measured(lab: Lab) -> None:
 
 def test_our_own_program_is_copied_and_removed(lab: Lab) -> None:
     before = lab.folders()
+    killed = Path(tempfile.mkdtemp(prefix="qperf-suite-bridge-a1."))  # what a killed run leaves
     suite = lab.suite(lab.inventory(), "ci", "pingpong")
     _, said = suite.communicate()
     assert suite.returncode == 0, said
     (sample,) = load(Store(lab.folder / "out")).samples
     assert 0 < sample.details["p50_us"] <= sample.details["p99_us"]
     assert lab.folders() <= before
+    assert not killed.exists()
     for guest in ADDRESSES:
-        assert {"sshd", "qperf"} <= lab.running(guest)
-        until(lambda guest=guest: "pingpong" not in lab.running(guest), "the end of pingpong")
+        assert "sshd" in lab.running(guest)
+        until(lambda guest=guest: not SERVERS & lab.running(guest), "the end of servers")
 
 
 def test_a_guest_of_another_kind_is_measured_without_our_own_program(lab: Lab) -> None:
@@ -231,6 +234,14 @@ def test_a_guest_that_dies_half_way_is_told_and_the_run_goes_on_later(lab: Lab) 
         ('[guests.bridge.a1]\nssh = "root@h"\n', "'address'"),
         ('[guests.bridge.a1]\nssh = "-oProxyCommand=x"\naddress = "10.7.0.1"\n', "user@host"),
         ('[guests.bridge.a1]\nssh = "root@h"\naddress = "10.7.0"\n', "10.7.0"),
+        ("[guests]\nbridge = 3\n", "guests.bridge is not a table"),
+        ('[guests.bridge.a1]\nssh = 5\naddress = "10.7.0.1"\n', "ssh is not a string"),
+        ('[guests.bridge.a1]\nssh = "root@h"\naddress = 5\n', "address is not a string"),
+        (
+            '[guests.bridge.a1]\nssh = "root@h"\naddress = "10.7.0.1"\nport = "22"\n',
+            "port a number",
+        ),
+        ('[guests."a/b".a1]\nssh = "root@h"\naddress = "10.7.0.1"\n', "is no name"),
         ('[guests.bridge.b7]\nssh = "root@h"\naddress = "10.7.0.1"\n', "no case of the plan"),
     ],
 )
