@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from qperf_suite import leftovers, report
-from qperf_suite.comparison import changes
-from qperf_suite.environment import environment
+from qperf_suite.comparison import changes, conditions
+from qperf_suite.environment import commits, environment
 from qperf_suite.errors import UsageError
 from qperf_suite.figures import figures
 from qperf_suite.outcome import Outcome, load
@@ -38,7 +38,15 @@ def run(chosen: argparse.Namespace) -> int:
         plan = store.plan() if boot is None else plan
         _clean_up()
         print(announcement(plan, store, continued), file=sys.stderr)
-        store.note({"environment": environment()})
+        described = environment(plan.systems if boot is None else ())
+        earlier = commits(store.starts())
+        if earlier and commits([described]) != earlier[-1:]:
+            print(
+                f"warning: begun with commit {', '.join(earlier)}, and goes on with "
+                f"{commits([described])[0]}",
+                file=sys.stderr,
+            )
+        store.note({"environment": described})
         run_plan(plan, store, Progress(), boot)
         outcome = load(store)
     print(f"{chosen.out}: {summary(outcome)}", file=sys.stderr)
@@ -56,10 +64,13 @@ def write_report(chosen: argparse.Namespace) -> int:
 
 def compare(chosen: argparse.Namespace) -> int:
     """Say what changed from one run to another."""
-    found, words = changes(load(Store(chosen.before)), load(Store(chosen.after)))
+    before, after = Store(chosen.before), Store(chosen.after)
+    found, words = changes(load(before), load(after))
     for row in [found.head, *found.rows] if found.rows else []:
         print(f"{row[0]:<30} {row[1]:<11} {row[2]:>14} {row[3]:>14} {row[4]:>19} {row[5]}".rstrip())
     print(words)
+    for line in conditions(before, after):
+        print(line)
     return 0
 
 
@@ -77,7 +88,7 @@ def demo(chosen: argparse.Namespace) -> int:
             print(announcement(plan, store, False), file=sys.stderr)
             run_plan(plan, store, Progress())
             outcome = load(store)
-        described = environment()
+        described = environment(plan.systems)
     compared = ratios(outcome)
     if target is not None:
         try:

@@ -1,11 +1,14 @@
 """Two runs beside each other: what changed beyond noise."""
 
 import random
+from dataclasses import asdict
 from statistics import median
 
+from qperf_suite.environment import commits
 from qperf_suite.errors import UsageError
 from qperf_suite.outcome import Outcome
 from qperf_suite.statistics import compare_unpaired
+from qperf_suite.store import Store
 from qperf_suite.table import significant
 from qperf_suite.tables import Table
 from qperf_suite.workloads import Kind
@@ -35,3 +38,25 @@ def changes(before: Outcome, after: Outcome) -> tuple[Table, str]:
     chance = f"about {round(compared * 0.05)} of so many" if compared >= 20 else "one in twenty"
     words = f"{len(rows)} of {compared} cases changed beyond noise; {chance} may do so by chance."
     return Table("What changed", head, rows), words
+
+
+def conditions(before: Store, after: Store) -> list[str]:
+    """A line for each thing beside the network that differs between two runs."""
+    return [
+        f"Not the same in both: {name}, {' and '.join(values)}."
+        for name, values in _conditions(before, after)
+        if len(set(values)) > 1
+    ]
+
+
+def _conditions(before: Store, after: Store) -> list[tuple[str, list[str]]]:
+    stores = (before, after)
+    paces = [asdict(store.plan().pace) for store in stores]
+    found = [(name, [str(pace[name]) for pace in paces]) for name in paces[0]]
+    starts = [store.starts() for store in stores]
+    for name in ("cpu", "cpus", "kernel"):
+        # Of each run every value, in case it went on elsewhere.
+        said = [list(dict.fromkeys(str(it.get(name)) for it in run)) for run in starts]
+        found.append((name, [" then ".join(values) or "unknown" for values in said]))
+    found.append(("commit", [" then ".join(commits(run)) or "unknown" for run in starts]))
+    return found

@@ -3,22 +3,34 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from qperf_suite.ovs import DAEMON
+
+ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = {
     "qperf": ["qperf", "--version"],
     "mtr": ["mtr", "--version"],
     "iperf3": ["iperf3", "--version"],
     "nft": ["nft", "--version"],
     "guest_kernel": ["linux.uml", "--version"],
-    "commit": ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+    "commit": ["git", "-C", str(ROOT), "rev-parse", "HEAD"],
+}
+# Of what only these systems use.
+VERSIONS_OF = {
+    "ovs-dpdk": {"ovs": [DAEMON, "--version"], "qemu": ["qemu-system-x86_64", "--version"]},
 }
 
 
-def environment() -> dict[str, Any]:
-    """By name; None for what it does not tell."""
+def environment(systems: Sequence[str] = ()) -> dict[str, Any]:
+    """By name; None for what it does not tell. systems: that run here."""
+    versions = dict(VERSIONS)
+    for system in systems:
+        versions |= VERSIONS_OF.get(system, {})
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "kernel": platform.release(),
@@ -33,8 +45,34 @@ def environment() -> dict[str, Any]:
         "smt": _text(Path("/sys/devices/system/cpu/smt/control")),
         "isolated": _text(Path("/sys/devices/system/cpu/isolated")),
         "command_line": _text(Path("/proc/cmdline")),
-        **{name: _first_line(command) for name, command in VERSIONS.items()},
+        "python": platform.python_version(),
+        **({"vsw": _package("meshswitch")} if "vhost-user" in systems else {}),
+        **{name: _first_line(command) for name, command in versions.items()},
+        "changed": _changed(),
     }
+
+
+def commits(environments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Each once, in their order, with what was not committed; "unknown" for none."""
+    named = [
+        (it.get("commit") or "unknown") + (" with changes" if it.get("changed") else "")
+        for it in environments
+    ]
+    return list(dict.fromkeys(named))
+
+
+def _changed() -> bool | None:
+    """Whether files are not as in the commit; None outside a repository."""
+    status = ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"]
+    said = _output(status)
+    return None if said is None else bool(said)
+
+
+def _package(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _steal_s() -> float:
@@ -59,9 +97,13 @@ def _text(path: Path) -> str | None:
 
 
 def _first_line(command: list[str]) -> str | None:
+    return next(iter((_output(command) or "").splitlines()), None)
+
+
+def _output(command: list[str]) -> str | None:
+    """None when it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    lines = done.stdout.strip().splitlines()
-    return lines[0] if done.returncode == 0 and lines else None
+    return done.stdout.strip() if done.returncode == 0 else None

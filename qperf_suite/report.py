@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qperf_suite.charts import Chart, svg
+from qperf_suite.environment import commits
 from qperf_suite.errors import UsageError
 from qperf_suite.figures import figures, samples_csv
 from qperf_suite.goals import read_causes
@@ -168,8 +169,11 @@ def _subtitle(outcome: Outcome, environment: Mapping[str, Any]) -> str:
 
 def _environment(store: Store) -> dict[str, Any]:
     """Of the start that came first, which the others go on with."""
-    found = [note["environment"] for note in store.environment() if "environment" in note]
-    return {**found[0], "starts": len(found)} if found else {}
+    found = store.starts()
+    if not found:
+        return {}
+    others = {"commits": ", ".join(commits(found))} if len(commits(found)) > 1 else {}
+    return {**found[0], "starts": len(found), **others}
 
 
 def _failures(outcome: Outcome) -> Table:
@@ -181,7 +185,10 @@ def _failures(outcome: Outcome) -> Table:
 
 
 def _machine(environment: Mapping[str, Any]) -> Table:
-    rows = [[name.replace("_", " "), str(value)] for name, value in environment.items() if value]
+    rows = [
+        [name.replace("_", " "), "unknown" if value is None else str(value) or "none"]
+        for name, value in environment.items()
+    ]
     return Table("The machine", ["", ""], rows)
 
 

@@ -125,6 +125,10 @@ class Store:
         """Every note."""
         return _lines(self.folder / "environment.jsonl")
 
+    def starts(self) -> list[dict[str, Any]]:
+        """The machine at each start of the suite."""
+        return [note["environment"] for note in self.environment() if "environment" in note]
+
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         with (self.folder / name).open("a") as file:
             file.write(json.dumps(record) + "\n")
