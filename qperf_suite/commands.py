@@ -16,6 +16,7 @@ from qperf_suite.errors import UsageError
 from qperf_suite.figures import figures
 from qperf_suite.outcome import Outcome, load
 from qperf_suite.plans import PLANS, Plan
+from qperf_suite.preflight import check as check_machine
 from qperf_suite.progress import Progress
 from qperf_suite.raster import missing
 from qperf_suite.remote import booting, fitting, preflight, read_inventory
@@ -33,6 +34,8 @@ def run(chosen: argparse.Namespace) -> int:
         inventory = read_inventory(chosen.inventory)
         plan, boot = fitting(plan, inventory), booting(inventory)
         plan = preflight(plan, inventory)
+    else:
+        check_machine(plan)
     with Store(chosen.out) as store:
         continued = store.adopt(plan)
         plan = store.plan() if boot is None else plan
@@ -80,6 +83,7 @@ def demo(chosen: argparse.Namespace) -> int:
     if target is not None and not target.absolute().parent.is_dir():
         raise UsageError(f"--json {target}: there is no folder {target.absolute().parent}")
     plan = chosen_plan(chosen)
+    check_machine(plan)
     begun_s = time.monotonic()
     _clean_up()
     with tempfile.TemporaryDirectory(prefix=f"{leftovers.PREFIX}{os.getpid()}-demo-") as folder:

@@ -130,9 +130,21 @@ def module_closure(modules_dep: str, wanted: Iterable[str]) -> list[str]:
     return order
 
 
-def _compiled(source: Path, name: str, flags: Sequence[str]) -> Path:
+def compiled(*, uml: bool) -> bool:
+    """Whether what guests need is there already, so that no compiler is needed."""
+    wanted: list[tuple[Path, str, Sequence[str]]] = [(PINGPONG, "pingpong", PINGPONG_FLAGS)]
+    if uml:
+        wanted.append((PRELOAD, "uml-preload.so", PRELOAD_FLAGS))
+    return all(_kept(*one).exists() for one in wanted)
+
+
+def _kept(source: Path, name: str, flags: Sequence[str]) -> Path:
     digest = hashlib.sha256(source.read_bytes() + " ".join(flags).encode()).hexdigest()[:16]
-    target = CACHE / f"{digest}-{name}"
+    return CACHE / f"{digest}-{name}"
+
+
+def _compiled(source: Path, name: str, flags: Sequence[str]) -> Path:
+    target = _kept(source, name, flags)
     if not target.exists():
         if not shutil.which("gcc"):
             raise UsageError("guests need a compiler: apt-get install gcc libc6-dev")

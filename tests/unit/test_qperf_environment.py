@@ -84,6 +84,7 @@ def test_a_run_that_goes_on_with_another_commit_warns(
     with invented(folder, QUICK) as store:
         store.note({"environment": {"commit": "a"}})
     monkeypatch.setattr(commands, "_clean_up", lambda: None)
+    monkeypatch.setattr(commands, "check_machine", lambda _: None)
     monkeypatch.setattr(commands, "environment", lambda _: {"commit": "b", "cpus": 2})
     arguments = ["run", "--plan", "quick", "--out", str(folder)]
     assert main(arguments) == 0
