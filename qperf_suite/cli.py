@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(again, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in ENDING}
+    # What is ignored stays so for SIGHUP: the run was begun with nohup(1).
+    kept = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    before = {number: signal.signal(number, interrupt) for number in ENDING if number not in kept}
     try:
         return int(chosen.act(chosen))
     except UsageError as error:
@@ -42,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"qperf-suite: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("qperf-suite: interrupted, everything is torn down", file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone
+            print("qperf-suite: interrupted, everything is torn down", file=sys.stderr)
         return 130
     finally:
         for number, handler in before.items():

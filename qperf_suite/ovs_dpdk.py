@@ -95,7 +95,7 @@ class OvsDpdkSystem(System):
         return [
             "ovs-dpdk: QEMU's virtio-net under TCG; one poll-mode thread per host, stopped while "
             "other systems are measured; userspace TSO on; no hugepages; MTU 1500; clear text "
-            f"across hosts, by a packet socket on the veth; {self.stage.workers_text()}",
+            "across hosts, by a packet socket on the veth",
         ]
 
     def _run_switch(self, host: str, stack: ExitStack) -> None:

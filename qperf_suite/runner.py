@@ -134,6 +134,8 @@ def _booted(
         for system in systems.values():
             system.wait_ready()
         options = [line for system in systems.values() for line in system.options()]
+        if any(system.switches() for system in systems.values()):
+            options.append(stage.workers_text())
         store.note({"part": part.name, "options": [*options, pinning_text(cpus)], "cpus": cpus})
         yield systems
 

@@ -75,8 +75,8 @@ class Stage:
 
     def workers_text(self) -> str:
         """For under the table."""
-        places = ", ".join(f"host {host} on CPU {self.worker_cpu(host)}" for host in self.hosts)
-        return f"the switches' workers: {places}"
+        places = ", ".join(f"of host {host} on CPU {self.worker_cpu(host)}" for host in self.hosts)
+        return f"workers of switches: {places}"
 
     def vhost_guest(self, prefix: str, guest: str, nic: VhostUser, address: str) -> Guest:
         """A guest on a vhost-user socket, not started yet."""

@@ -142,7 +142,7 @@ class VhostUserSystem(System):
         guests = "QEMU's virtio-net under TCG" if self.stage.qemu else "UML's virtio_uml"
         return [
             f"vhost-user: {guests}, with the virtio_net driver in every case, as negotiated with "
-            f"the switch; MTU {mtu}; encrypted across hosts; {self.stage.workers_text()}",
+            f"the switch; MTU {mtu}; encrypted across hosts",
         ]
 
     def _namespace(self, host: str) -> str:

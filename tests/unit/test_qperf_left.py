@@ -51,6 +51,22 @@ def test_a_signal_tears_down(
     assert "everything is torn down" in capsys.readouterr().err
 
 
+def test_a_run_begun_with_nohup_survives_the_loss_of_its_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def act(*_: object) -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 7
+
+    monkeypatch.setattr(commands, "clean", act)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main(["clean"]) == 7
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 class Sockets:
     def close(self) -> None:
         pass

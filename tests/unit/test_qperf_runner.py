@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -13,7 +15,9 @@ from qperf_suite.outcome import Failure, Outcome, Sample
 from qperf_suite.parse import Reading
 from qperf_suite.plans import GUESTS, PLANS, Part, Plan, pinning
 from qperf_suite.progress import Progress
+from qperf_suite.system import Stage
 from qperf_suite.table import claims, ratios, significant, table
+from qperf_suite.topology import Topology
 from qperf_suite.workloads import Case, Pace
 
 LATENCY = Case("same-host", "tcp_lat", 1)
@@ -268,3 +272,9 @@ def test_time_left_follows_the_pace_and_what_is_repeated_is_not_counted_twice() 
         "[2/2] last, about 0:02:48 left",
     ]
     progress.skip(120)
+
+
+def test_where_switches_work_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5})
+    stage = Stage(cast(Topology, None), tmp_path)
+    assert stage.workers_text() == "workers of switches: of host a on CPU 2, of host b on CPU 5"
