@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from qperf_suite.agent import CommandResult
-from qperf_suite.errors import TopologyError
+from qperf_suite.errors import GuestError, TopologyError
 from qperf_suite.guests import Guest, QemuGuest, UmlGuest, VhostUser
 from qperf_suite.plans import GUEST_MEMORY_MIB, GUESTS
 from qperf_suite.topology import Topology
@@ -127,7 +127,12 @@ class System(ABC):
         Raises TopologyError, before and after, when a process of the network has ended.
         """
         check_running(self.processes())
-        yield
+        try:
+            yield
+        except GuestError:
+            # A guest may be lost because its switch has ended.
+            check_running(self.processes())
+            raise
         check_running(self.processes())
 
     def processes(self) -> Mapping[str, "subprocess.Popen[bytes]"]:

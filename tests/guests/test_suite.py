@@ -140,6 +140,22 @@ def test_run_survives_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     assert processes_naming(f"qs{first.pid}-") == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_a_switch_that_is_killed_is_noticed_and_all_boot_anew(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "qperf_suite.cli", "run", "--plan", "ci", "--out", out]
+    command += ["--systems", "vhost-user", "--filter", "same-host/udp", "--rounds", "3"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until(lambda: run.poll() is not None or bool(samples(out)), "a sample", wait_s=120)
+    (switch,) = switches_of(run.pid)
+    os.kill(switch, signal.SIGKILL)
+    _, said = run.communicate()
+    assert run.returncode == 0, said
+    assert "vsw run of host a ended with -9" in said
+    assert len(samples(out)) == 6
+    assert processes_naming(f"qs{run.pid}-") == []
+
+
 def test_what_a_living_process_made_is_left_alone(tmp_path: Path) -> None:
     mine = Path(tempfile.mkdtemp(prefix=f"qs{os.getpid()}-"))
     dead = subprocess.Popen(["true"])
@@ -179,4 +195,15 @@ def processes_naming(words: str) -> list[str]:
             line = path.read_text(errors="replace")
             if words in line:
                 found.append(line)
+    return found
+
+
+def switches_of(pid: int) -> list[int]:
+    """Daemons of ours that a run started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes()
+            if b"/vsw\0run\0" in words and f"/qs{pid}-".encode() in words:
+                found.append(int(path.parent.name))
     return found

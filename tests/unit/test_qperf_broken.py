@@ -9,14 +9,15 @@ import pytest
 
 from qperf_suite.agent import CommandResult
 from qperf_suite.errors import GuestError, SuiteError, TopologyError, UsageError
+from qperf_suite.measure import attempt
 from qperf_suite.outcome import load
 from qperf_suite.plans import Part, Plan
 from qperf_suite.progress import Progress
 from qperf_suite.runner import run
 from qperf_suite.store import Store
 from qperf_suite.system import System
-from qperf_suite.workloads import Case
-from tests.unit.test_qperf_store import CROWD, PART, Bench, FakeSystem, Hook
+from qperf_suite.workloads import Case, Pace
+from tests.unit.test_qperf_store import CROWD, LATENCY, PART, Bench, FakeSystem, Hook
 
 OTHER = Part("other", [Case("same-host", "tcp_lat", 2)], ("a1", "a2"))
 Boot = Callable[..., AbstractContextManager[Mapping[str, System]]]
@@ -74,7 +75,8 @@ class Switched(FakeSystem):
         return {"vsw run of host a": self._process}
 
     def end(self) -> None:
-        self._process.communicate()
+        if self._process.poll() is None:
+            self._process.communicate()
 
     def _counting(self, hook: Hook) -> Hook:
         def counted(system: str, tool: str) -> CommandResult | None:
@@ -107,6 +109,19 @@ def test_a_switch_that_ends_makes_everybody_boot_anew(bench: Bench, ends_at: int
     assert bench.restarted == []
     (lost,) = [line for line in bench.lines() if "failure" in line]
     assert "[status 0]" in (bench.folder / str(lost["raw"])).read_text()
+
+
+def test_a_guest_that_is_lost_with_its_switch_is_not_blamed(bench: Bench) -> None:
+    def lose(system: str, tool: str) -> None:
+        switched.end()
+        raise GuestError("guest is gone")
+
+    switched = Switched("vhost-user", lose, [], 0)
+    with pytest.raises(TopologyError, match="vsw run of host a ended with 0"):
+        attempt(switched, LATENCY, Pace())
+    kernel = FakeSystem("bridge", lose, [])
+    with pytest.raises(GuestError, match="guest is gone"):
+        attempt(kernel, LATENCY, Pace())
 
 
 def test_what_others_printed_is_kept_when_a_guest_is_lost(bench: Bench) -> None:
