@@ -6,6 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from qperf_suite.bystanders import Bystanders
@@ -78,8 +79,11 @@ class _Run:
             except SuiteError as error:
                 self.store.keep(point, {"failure": str(error)}, error.said)
                 raise
+            again = self.attempts[point.name] < ATTEMPTS_MAX
+            if again and found.reading is not None and (others := found.disturbance):
+                found = replace(found, failure=others)
             self.store.keep(point, found.record(), found.raw)
-            if found.reading is not None:
+            if not found.failure:
                 return
             if self.attempts[point.name] >= ATTEMPTS_MAX:
                 where = f"{point.case.name} on {point.system}"

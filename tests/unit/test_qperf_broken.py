@@ -9,7 +9,7 @@ import pytest
 
 from qperf_suite.agent import CommandResult
 from qperf_suite.errors import GuestError, SuiteError, TopologyError, UsageError
-from qperf_suite.measure import attempt
+from qperf_suite.measure import Attempt, attempt
 from qperf_suite.outcome import load
 from qperf_suite.plans import Part, Plan
 from qperf_suite.progress import Progress
@@ -138,3 +138,40 @@ def test_what_others_printed_is_kept_when_a_guest_is_lost(bench: Bench) -> None:
     bench.run(die, Plan("ci", [Part("crowd", [CROWD], PART.guests)], ("bridge",), 1))
     (lost,) = [line for line in bench.lines() if "failure" in line]
     assert (bench.folder / str(lost["raw"])).read_text().count("[status 0]") == 1
+
+
+# ---- a machine that does something else
+
+
+@pytest.mark.parametrize(
+    ("machine_s", "took_s", "says"),
+    [
+        (3.4, 2.1, ""),
+        (3.5, 2.1, "others used 0.5 s of CPU meanwhile"),
+        (0.2, 0.01, ""),
+    ],
+)
+def test_others_are_told_from_who_is_measured(machine_s: float, took_s: float, says: str) -> None:
+    used = {"machine_s": machine_s, "guests_s": 2.0, "switch_s": 1.0, "steal_s": 0.0}
+    if took_s < 1:
+        used |= {"guests_s": 0.0, "switch_s": 0.0}
+    assert Attempt(None, "", "", "", took_s, used).disturbance == says
+
+
+def test_nobody_knows_what_guests_elsewhere_use() -> None:
+    used = {"machine_s": 8.0, "steal_s": 0.0}
+    assert Attempt(None, "", "", "", 4.0, used).disturbance == ""
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_what_others_disturbed_is_measured_once_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    said = iter(["others used 2.0 s of CPU meanwhile"] * times)
+    monkeypatch.setattr(Attempt, "disturbance", property(lambda _: next(said, "")))
+    bench.run()
+    outcome = load(Store(bench.folder))
+    assert (bench.boots, len(outcome.samples)) == (1, 8)
+    disturbed = [line for line in bench.lines() if "failure" in line]
+    assert len(disturbed) == min(times, len(outcome.samples))
+    assert (bench.folder / str(disturbed[0]["raw"])).read_text().startswith("$ ")
