@@ -2,8 +2,9 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import NormalDist, fmean, median, stdev
 
 RESAMPLES = 4000
@@ -129,9 +130,15 @@ def compare_unpaired(
 def bootstrap(values: Sequence[float], rng: random.Random) -> tuple[float, float]:
     """95 % percentile bootstrap of the median, expanded for small samples. values: at least two.
 
-    Expanded as in Hesterberg, "What Teachers Should Know about the Bootstrap" (2015), 4.3.
+    Expanded as in Hesterberg, "What Teachers Should Know about the Bootstrap" (2015), 4.3.  Of few
+    values all resamples are taken, each once.
     """
     count = len(values)
-    medians = sorted(median(rng.choices(values, k=count)) for _ in range(RESAMPLES))
+    resamples: Iterable[Sequence[float]] = (
+        product(values, repeat=count)
+        if count**count <= RESAMPLES
+        else (rng.choices(values, k=count) for _ in range(RESAMPLES))
+    )
+    medians = sorted(map(median, resamples))
     tail = 100 * NormalDist().cdf(-math.sqrt(count / (count - 1)) * student(count - 1))
     return percentile(medians, tail), percentile(medians, 100 - tail)
