@@ -73,45 +73,41 @@ def summary_table(compared: Compared, planned: Sequence[Case]) -> Table:
 def not_ahead_table(
     compared: Compared, causes: Sequence[Cause], planned: Sequence[Case] = ()
 ) -> Table:
-    """What was wanted and is not so, what else is behind, and what was not measured."""
+    """What was wanted and is not so, what else is behind, and what was not measured: in one row
+    what is of one test, and has one cause."""
     wanted = measured(compared)
     rows: list[list[str]] = []
     before = ""
-    for found, label in _gathered(shortfalls(compared, planned)):
-        cause = why(found, causes)
-        rows.append(
-            [
-                f"{_words(found.case.placement)}, {label}",
-                found.other,
-                _text(found.ratio) if found.ratio else "–",
-                found.ratio.verdict if found.ratio else "not measured",
-                found.goal.words if found.goal else "–",
-                "″" if cause == before else cause,
-            ]
-        )
+
+    def alike(found: Shortfall) -> tuple[str, ...]:
+        case, goal = found.case, found.goal.words if found.goal else "–"
+        test = f"{_words(case.placement)}, {case.test}"
+        return test, found.other, goal, why(found, causes)
+
+    for (test, other, goal, cause), group in groupby(shortfalls(compared, planned), alike):
+        behind, others = _by_verdict(list(group))
+        rows.append([test, other, behind, others, goal, "″" if cause == before else cause])
         before = cause
     if wanted and not rows:
         rows = [["nothing", "–", "–", "–", f"in {wanted} cases, and is so", "–"]]
-    head = ["case", "against", "ratio (95 %)", "verdict", "wanted", "cause"]
-    return Table("What is not ahead, and why", head, rows, words=2)
+    head = ["cases", "against", "behind", "undecided, or a tie", "wanted", "cause"]
+    return Table("What is not ahead, and why", head, rows, words=4)
 
 
-def _gathered(found: Sequence[Shortfall]) -> list[tuple[Shortfall, str]]:
-    """With labels; what was not measured of one test in one row."""
-
-    def alike(one: Shortfall) -> tuple[object, ...]:
-        case = one.case
-        where = (case.placement, case.test, one.other, one.goal and one.goal.words)
-        return (*where, case if one.ratio else None)
-
-    rows = []
-    for _, group in groupby(found, alike):
-        first, *rest = group
-        label = first.case.label
-        if rest:
-            label += f" … {rest[-1].case.label}: {len(rest) + 1} cases"
-        rows.append((first, label))
-    return rows
+def _by_verdict(found: Sequence[Shortfall]) -> tuple[str, str]:
+    """Of one test: what is behind, and the rest, by size or guests, with ratios."""
+    behind, others, missing = [], [], []
+    for one in found:
+        size = one.case.label.removeprefix(one.case.test).strip() or "2 VMs"
+        if one.ratio is None:
+            missing.append(size)
+        elif one.ratio.verdict == "behind":
+            behind.append(f"{size}: {_text(one.ratio)}")
+        else:
+            others.append(f"{size}: {_text(one.ratio)}")
+    if missing:
+        others.append(f"not measured: {', '.join(missing)}")
+    return "; ".join(behind) or "–", "; ".join(others) or "–"
 
 
 def _messages(outcome: Outcome, placement: str, protocol: str) -> Table:
