@@ -32,9 +32,7 @@ def members(
             shared = noise.dh(identity.static_private, static)
             keys = PeerKeys(config.public_key, static, shared, preshared)
         wanted[config.public_key] = config, keys
-    vias = {key: config.via for key, (config, _) in wanted.items()}
-    direct = {key for key, (config, _) in wanted.items() if config.endpoints}
-    wrong = wrong_via(identity.public_key, vias, direct)
+    wrong = wrong_via(identity.public_key, {key: peer for key, (peer, _) in wanted.items()})
     if wrong is not None:
         where = f"via of peer {encode_key(wrong.public_key)}"
         raise ConfigError(wrong.what, wrong.remedy, where)

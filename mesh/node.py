@@ -162,8 +162,7 @@ class Node:
         """Behind the neighbour that its configuration names."""
         via = peer.config.via
         neighbour = self._peers.by_public(via) if via is not None else None
-        before = peer.via
-        if before == (neighbour.id if neighbour is not None else None):
+        if peer.via == (neighbour.id if neighbour is not None else None):
             return
         self._peers.place(peer, neighbour)
         self._events.append(PeerPlaced(peer.id, peer.via))

@@ -7,10 +7,11 @@ with addresses of its own may have a neighbour as well, for when none of them ca
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mesh.address import Address
+from mesh.config import PeerConfig
 
 HOPS = 8  # nodes that may pass a message on: MESH_RELAY_HOPS of the data plane
 MAX_IN_ROW = HOPS - 1  # neighbours behind each other, as the data plane follows them
@@ -38,12 +39,10 @@ class WrongVia:
     remedy: str
 
 
-def wrong_via(
-    own: bytes, vias: Mapping[bytes, bytes | None], direct: Collection[bytes]
-) -> WrongVia | None:
-    """The first mistake.  own: this node's public key.  vias: every peer's neighbour, by public
-    keys; None for one that has none.  direct: the peers that have addresses."""
-    for key, via in vias.items():
+def wrong_via(own: bytes, peers: Mapping[bytes, PeerConfig]) -> WrongVia | None:
+    """The first mistake.  own: this node's public key.  peers: all of them, by theirs."""
+    for key, peer in peers.items():
+        via = peer.via
         if via is None:
             continue
         if via == own:
@@ -54,21 +53,19 @@ def wrong_via(
             return WrongVia(
                 key, "the peer itself", "name the node in between, or write endpoints instead"
             )
-        if via not in vias:
+        if via not in peers:
             return WrongVia(
                 key,
                 "no peer has this public key",
                 "add the node in between to mesh.peers, or correct the key",
             )
-    return next((wrong for key in vias if (wrong := _wrong_row(key, vias, direct))), None)
+    return next((wrong for key in peers if (wrong := _wrong_row(key, peers))), None)
 
 
-def _wrong_row(
-    key: bytes, vias: Mapping[bytes, bytes | None], direct: Collection[bytes]
-) -> WrongVia | None:
-    """All neighbours are peers.  A row ends at the first that has an address."""
-    row = [key]
-    while (via := vias[row[-1]]) is not None and (len(row) == 1 or row[-1] not in direct):
+def _wrong_row(key: bytes, peers: Mapping[bytes, PeerConfig]) -> WrongVia | None:
+    """All neighbours are peers.  Behind the first one, a row ends at who has an address."""
+    row, via = [key], peers[key].via
+    while via is not None:
         if via in row:
             others = len(row) - row.index(via) - 1
             return WrongVia(
@@ -83,4 +80,5 @@ def _wrong_row(
                 f"more than {MAX_IN_ROW} nodes in between",
                 "name a node in between that is nearer",
             )
+        via = None if peers[via].endpoints else peers[via].via
     return None

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from qperf_suite.outcome import Outcome
 from qperf_suite.published import OURS, published_cases
-from qperf_suite.statistics import Ratio, compare
-from qperf_suite.workloads import KIB, MIB, PLACEMENTS, Case, Kind
+from qperf_suite.statistics import Ratio
+from qperf_suite.table import paired
+from qperf_suite.workloads import KIB, MIB, PLACEMENTS, Case
 
 OTHERS = ("bridge", "masquerade")
 # Instead of another system: ourselves, while nobody but 2 VMs talks.
@@ -56,15 +57,10 @@ def steadiness(outcome: Outcome) -> dict[Case, Ratio]:
     for case in outcome.plan.cases:
         if case.size_bytes is not None or case.guests == 2 or OURS not in outcome.plan.systems:
             continue
-        many = outcome.values(OURS, case)
         few = outcome.values(OURS, Case(case.placement, case.test))
-        rounds = sorted(many.keys() & few.keys())
-        if rounds:
-            found[case] = compare(
-                [many[number] for number in rounds],
-                [few[number] for number in rounds],
-                smaller_is_better=case.kind is Kind.LATENCY,
-            )
+        ratio = paired(case, outcome.values(OURS, case), few)
+        if ratio is not None:
+            found[case] = ratio
     return found
 
 

@@ -91,9 +91,7 @@ class Ovs:
             if process.poll() is not None or time.monotonic() > deadline:
                 log = max(self.folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
                 raise SuiteError(f"OVS does not start:\n{log.read_text(errors='replace')[-1000:]}")
-            time.sleep(
-                0.05
-            )  # asked again: a daemon in the foreground does not say when it is ready
+            time.sleep(0.05)  # a daemon in the foreground does not say when it is ready
 
     def _environment(self) -> dict[str, str]:
         folders = ("OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR")

@@ -35,15 +35,22 @@ def ratios(outcome: Outcome) -> dict[str, dict[Case, Ratio]]:
             continue
         row = found.setdefault(f"{OURS}/{other}", {})
         for case in outcome.plan.cases:
-            ours, theirs = outcome.values(OURS, case), outcome.values(other, case)
-            rounds = sorted(ours.keys() & theirs.keys())
-            if rounds:
-                row[case] = compare(
-                    [ours[number] for number in rounds],
-                    [theirs[number] for number in rounds],
-                    smaller_is_better=case.kind is Kind.LATENCY,
-                )
+            ratio = paired(case, outcome.values(OURS, case), outcome.values(other, case))
+            if ratio is not None:
+                row[case] = ratio
     return found
+
+
+def paired(case: Case, ours: Mapping[int, float], theirs: Mapping[int, float]) -> Ratio | None:
+    """Round by round, by their numbers; None when no round has both."""
+    rounds = sorted(ours.keys() & theirs.keys())
+    if not rounds:
+        return None
+    return compare(
+        [ours[number] for number in rounds],
+        [theirs[number] for number in rounds],
+        smaller_is_better=case.kind is Kind.LATENCY,
+    )
 
 
 def table(outcome: Outcome, compared: Compared) -> str:

@@ -339,8 +339,7 @@ def parse_peer(table: Table, listen: Address, file: str) -> PeerConfig:
 
 def check_vias(tables: list[Table], own: bytes, peers: dict[bytes, PeerConfig]) -> None:
     """Each way by other nodes ends at one that can be reached.  tables: of peers, in order."""
-    direct = {key for key, peer in peers.items() if peer.endpoints}
-    wrong = wrong_via(own, {key: peer.via for key, peer in peers.items()}, direct)
+    wrong = wrong_via(own, peers)
     if wrong is not None:
         tables[list(peers).index(wrong.public_key)].wrong("via", wrong.what, wrong.remedy)
 

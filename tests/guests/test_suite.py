@@ -31,6 +31,7 @@ pytestmark = [
     pytest.mark.skipif(not UML_KERNEL.exists(), reason="user-mode-linux is not installed"),
     pytest.mark.skipif(shutil.which("qperf") is None, reason="qperf is not installed"),
 ]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 CASES = [
     Case("same-host", "tcp_lat", 1),
     Case("same-host", "udp_lat", 1024),
@@ -53,7 +54,7 @@ def test_guest_runs_commands_and_leaves_nothing() -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@needs_root
 def test_miniature_fills_every_cell(tmp_path: Path) -> None:
     part = Part("pairs", CASES, ("a1", "a2"))
     plan = Plan("quick", [part], systems=("bridge", "masquerade"), rounds=1)
@@ -66,7 +67,7 @@ def test_miniature_fills_every_cell(tmp_path: Path) -> None:
     assert namespaces_of(os.getpid()) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@needs_root
 def test_crowd_talks_at_the_same_time(tmp_path: Path) -> None:
     cases = [Case("same-host", "mtr", guests=4), Case("same-host", "iperf3", guests=4)]
     plan = Plan(
@@ -81,7 +82,7 @@ def test_crowd_talks_at_the_same_time(tmp_path: Path) -> None:
     assert sample.cpu["switch_s"] > 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@needs_root
 def test_rate_without_loss_is_searched_for(tmp_path: Path) -> None:
     case = Case("same-host", LOSSLESS, 64)
     part = Part("pairs", [case], ("a1", "a2"))
@@ -93,7 +94,7 @@ def test_rate_without_loss_is_searched_for(tmp_path: Path) -> None:
     assert raw.count("$ iperf3 --udp") == sample.details["trials"] > 3
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@needs_root
 @pytest.mark.skipif(not ovs.installed(), reason="openvswitch-switch-dpdk is not installed")
 def test_ovs_dpdk_is_measured_with_guests_like_ours(tmp_path: Path) -> None:
     cases = [Case(place, "tcp_lat", 1) for place in ("same-host", "across-hosts")]
@@ -108,7 +109,7 @@ def test_ovs_dpdk_is_measured_with_guests_like_ours(tmp_path: Path) -> None:
     assert namespaces_of(os.getpid()) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@needs_root
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_run_survives_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     """Stopped in the middle, everything is removed, by the run itself or by what comes next."""
@@ -140,7 +141,7 @@ def test_run_survives_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     assert processes_naming(f"qs{first.pid}-") == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@needs_root
 def test_a_switch_that_is_killed_is_noticed_and_all_boot_anew(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "qperf_suite.cli", "run", "--plan", "ci", "--out", out]

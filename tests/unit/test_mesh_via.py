@@ -18,7 +18,7 @@ from mesh.keyfile import write_private_key
 from mesh.peer import RETRY_NS
 from mesh.relay import MAX_IN_ROW, Through, wrong_via
 from mesh.timers import Timers
-from tests.fakes.mesh_ends import End, S
+from tests.fakes.mesh_ends import STRANGER, End, S
 from tests.unit.test_mesh_service import Host, Pair
 
 KEYS = [bytes([number]) * 32 for number in range(12)]
@@ -26,6 +26,14 @@ OWN, B, C, D = KEYS[:4]
 
 
 # ---- what a configuration may ask for
+
+
+def peers(vias: dict[bytes, bytes | None], *direct: bytes) -> dict[bytes, PeerConfig]:
+    """direct: those that have an endpoint."""
+    return {
+        key: PeerConfig(key, (STRANGER,) if key in direct else (), via=via)
+        for key, via in vias.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -41,7 +49,7 @@ OWN, B, C, D = KEYS[:4]
     ],
 )
 def test_wrong_vias(vias: dict[bytes, bytes | None], culprit: bytes, says: str) -> None:
-    wrong = wrong_via(OWN, vias, ())
+    wrong = wrong_via(OWN, peers(vias))
     assert wrong is not None
     assert says in wrong.what
     assert wrong.public_key == culprit
@@ -49,17 +57,17 @@ def test_wrong_vias(vias: dict[bytes, bytes | None], culprit: bytes, says: str) 
 
 
 def test_right_vias() -> None:
-    assert wrong_via(OWN, {}, ()) is None
-    assert wrong_via(OWN, {C: B, B: None, D: C}, ()) is None
+    assert wrong_via(OWN, {}) is None
+    assert wrong_via(OWN, peers({C: B, B: None, D: C})) is None
     row = KEYS[1 : MAX_IN_ROW + 2]
-    assert wrong_via(OWN, dict(zip(row, [*row[1:], None], strict=True)), ()) is None
+    assert wrong_via(OWN, peers(dict(zip(row, [*row[1:], None], strict=True)))) is None
 
 
 def test_a_row_ends_at_who_has_endpoints() -> None:
-    assert wrong_via(OWN, {B: C, C: B}, {B, C}) is None, "each is the other's detour"
+    assert wrong_via(OWN, peers({B: C, C: B}, B, C)) is None, "each is the other's detour"
     long = dict(zip(KEYS[1:10], [*KEYS[2:10], None], strict=True))
-    assert wrong_via(OWN, long, {KEYS[5]}) is None
-    wrong = wrong_via(OWN, {B: C, C: B}, {B})
+    assert wrong_via(OWN, peers(long, KEYS[5])) is None
+    wrong = wrong_via(OWN, peers({B: C, C: B}, B))
     assert wrong is not None, "the detour leads back"
     assert wrong.public_key == B
 

@@ -221,7 +221,7 @@ EACH_KIND void put_burst(struct vhost_queue *q, struct breath *b, struct packet 
     struct virtq *vq = &q->vq;
     uint16_t before = vq->next;
     if (unlikely(!virtq_usable(vq))) {
-        h->full = true;
+        h->stopped = PUT_FULL;
         return;
     }
     virtq_look(vq, kind, n + VIRTQ_AHEAD);
@@ -230,12 +230,8 @@ EACH_KIND void put_burst(struct vhost_queue *q, struct breath *b, struct packet 
         uint64_t bytes = p->len_bytes;
         virtq_run_ahead(vq, kind, vq->next, true);
         enum vhost_put put = put_packet(q, b, p, kind);
-        if (unlikely(put == PUT_FULL)) {
-            h->full = true;
-            break;
-        }
-        if (unlikely(put == PUT_NOT_YET)) {
-            h->not_yet = true;
+        if (unlikely(put >= PUT_FULL)) {
+            h->stopped = put;
             break;
         }
         if (likely(put <= PUT_CUT)) {

@@ -25,8 +25,9 @@ struct vhost_rx {
     bool gso[BURST];
 };
 
-/* PUT_CUT: as several packets.  PUT_NOT_YET: another frame is half cut.  PUT_TOO_BIG, within
- * vhost_put.c: the ring will never have room. */
+/* PUT_CUT: as several packets.  From PUT_FULL on nothing was done with the packet.  PUT_NOT_YET:
+ * another frame is half cut, and waits for room, or gives up.  PUT_TOO_BIG, within vhost_put.c: the
+ * ring will never have room. */
 enum vhost_put { PUT_DONE, PUT_CUT, PUT_DROPPED, PUT_FULL, PUT_NOT_YET, PUT_TOO_BIG };
 
 /* A large frame of which some pieces were delivered before the ring ran full; next == 0: none. */
@@ -46,8 +47,7 @@ struct vhost_hold {
     uint32_t delivered;
     uint32_t gso;
     uint64_t bytes;
-    bool full;
-    bool not_yet;                    /* PUT_NOT_YET: who is before it waits for room, or gives up */
+    enum vhost_put stopped;          /* PUT_FULL or PUT_NOT_YET; PUT_DONE: nothing did */
 };
 
 struct vhost_queue;

@@ -74,8 +74,10 @@ uint32_t vhost_port_tx(struct port *p, struct breath *b, struct packet *const *p
             return n;
         }
         q->tx->put(q, b, pkts + taken, n - taken, &h);
-        bool wait = h.not_yet ? (flags & TX_MAY_WAIT) != 0 : h.full && may_wait(q, b, flags);
-        if (unlikely(h.full && !wait && vhost_cut_is_of(&q->tx->cut, pkts[taken + h.taken])))
+        bool full = h.stopped == PUT_FULL;
+        bool wait = full ? may_wait(q, b, flags)
+                         : h.stopped == PUT_NOT_YET && (flags & TX_MAY_WAIT);
+        if (unlikely(full && !wait && vhost_cut_is_of(&q->tx->cut, pkts[taken + h.taken])))
             q->tx->cut.next = 0;
         if (unlikely(virtq_broken(&q->vq)))
             vhost_queue_report(q);
@@ -86,7 +88,7 @@ uint32_t vhost_port_tx(struct port *p, struct breath *b, struct packet *const *p
         counter_add(&c->tx_gso_packets, h.gso);
         if (wait)
             break;
-        if (h.full || h.not_yet) {
+        if (h.stopped != PUT_DONE) {
             vhost_queue_drop(q, b, virtq_broken(&q->vq) ? DROP_PORT_DOWN : DROP_RING_FULL,
                              n - taken);
             return n;
